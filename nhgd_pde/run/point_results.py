@@ -66,7 +66,7 @@ def boundary_controls(
     """The facets that some controls act on, with control and sensitivity, of an evolution at one of its times.
 
     The fields have the names of final.vtu. Values in P1 are those of points, others those of facets; NaN stands where
-    another control acts. A control that is one number there has this number on all its facets.
+    a control does not act. A control that is one number there has this number on all its facets.
     """
     acting = [part for part in problem.control.parts if part.facets is not None]
     mesh, cell = problem.space.domain.mesh, problem.space.domain.cell
@@ -128,9 +128,12 @@ def _placed(
         values = np.full((count, len(facets)), np.nan)
         values[:, own] = whole[:, np.asarray(part.space.basis.element_dofs)[0, inner]]
         return "facets", _columns(values)
-    reached = np.isin(nodes, _corners(problem, facets[own]))
+    assert part.dofs is not None
+    # A Dirichlet control leaves out nodes that have the value of another side.
+    dofs = np.asarray(part.space.basis.nodal_dofs)[0, nodes]
+    reached = np.isin(nodes, _corners(problem, facets[own])) & np.isin(dofs, part.dofs)
     values = np.full((count, len(nodes)), np.nan)
-    values[:, reached] = whole[:, np.asarray(part.space.basis.nodal_dofs)[0, nodes[reached]]]
+    values[:, reached] = whole[:, dofs[reached]]
     return "points", _columns(values)
 
 
