@@ -17,6 +17,7 @@ COMMANDS = {
     "verify": "verify:verify",
     "plot": "plot:plot",
     "report": "report_command:report",
+    "export": "export:export",
     "study": "study:study",
     "bench": "bench:bench",
     "new": "language:new",

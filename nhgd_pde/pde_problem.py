@@ -27,7 +27,8 @@ from .linalg.sparse import SparseMatrix
 from .objective.constraints import ConstraintReport
 from .objective.integral import IntegralTerm
 from .objective.state_bounds import Relaxation, StateBounds
-from .objective.terms import Objective
+from .objective.terms import Objective, SensorTerm
+from .pde.cell_fields import CellFields
 from .pde.equation import StateEquation
 from .pde.poles import pole_between
 
@@ -58,6 +59,8 @@ class PDEProblem:
         relaxations: the relaxations of the bounds in the round that this problem belongs to; empty before the first.
         sibling: the nominal problem of a problem in scenarios, whose mass matrix and K are used again; None otherwise.
         notices: sentences for the user on the file that are not about mistakes.
+        cell_fields: what the output shows of the equation in the cells besides its state.
+        sensors: the sensors that terms of the objective compare the state with.
     """
 
     name: str
@@ -76,6 +79,8 @@ class PDEProblem:
     relaxations: tuple[Relaxation, ...] = ()
     sibling: PDEProblem | None = None
     notices: tuple[str, ...] = ()
+    cell_fields: CellFields = field(default_factory=CellFields)
+    sensors: tuple[SensorTerm, ...] = ()
 
     @property
     def inner_shape(self) -> tuple[int, int]:

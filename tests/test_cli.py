@@ -50,6 +50,7 @@ def test_solve_writes_the_run_folder_and_prints_its_path(run: Callable[..., Resu
         "history.csv",
         "fields",
         "final.vtu",
+        "paraview_state.py",
         "run.log",
         "checkpoint.pt",
         "checkpoint-before.pt",

@@ -31,6 +31,7 @@ from .equation_builder import EquationBuilder
 from .equation_properties import check_properties
 from .families.base import Interior
 from .frame import Frame
+from .integrals import cell_fields
 from .random_inputs import risk_of, stream_of
 from .stages import bounds_in, stages_of
 from .well_posedness import check_balanced
@@ -142,6 +143,8 @@ class Blueprint:
             reports=() if inequality is None else (inequality,),
             state_bounds=tuple(bounds_in(each, equation) for each in frame.constraints.states),
             notices=tuple(frame.mistakes.notices),
+            cell_fields=cell_fields(values, frame.interior(values)),
+            sensors=tuple(frame.terms.sensors),
         )
 
     def at(self, z: np.ndarray | Literal[0], numbers: np.ndarray | None = None) -> PDEProblem:

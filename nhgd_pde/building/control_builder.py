@@ -136,7 +136,7 @@ class ControlBuilder:
         functions = self.spaces.on_facets(spec.space, facets, count)
         points = functions.each[0].quadrature.flat
         factor = self.values.tensor(self._gain(key, spec.gain, points))
-        part = self.spaces.part(key, spec, spec.space, functions)
+        part = replace(self.spaces.part(key, spec, spec.space, functions), facets=facets)
         whole = self.interior.vector is None
         maps = (added(name, gain),) if whole else tuple(added(name, gain, i) for i in range(count))
         acts_on = frozenset({name})
@@ -171,7 +171,7 @@ class ControlBuilder:
                 self.values.complain(f"{key}.on", f"every node of {spec.on!r} has a Dirichlet value of another side")
             elif len(acting) < len(dofs):
                 functions, blocks = functions.columns(acting), [block[:, acting] for block in blocks]
-        part = self.spaces.part(key, spec, spec.space, functions)
+        part = replace(self.spaces.part(key, spec, spec.space, functions), facets=facets)
         return Entry(key, part, data=sp.csr_matrix(sp.hstack(blocks)), side=spec.on, facets=facets)
 
     def _initial(self, key: str, spec: InitialControl) -> Entry:

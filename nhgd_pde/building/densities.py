@@ -36,7 +36,7 @@ def density_entry(
     part = replace(
         part,
         filter=_filter(spaces, key, spec, part, weight),
-        material=None if projection is None else lambda v: density.material(v, last),
+        material=lambda v: density.material(v, last),
     )
     if spec.filter == "sensitivity" and spec.filter_radius is not None and _cellwise(spaces, key, spec):
         smoothing = sensitivity_filter(spec.filter_radius, part.nodes, part.riesz.matrix.diagonal())

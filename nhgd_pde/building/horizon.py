@@ -39,6 +39,7 @@ from .data_fields import DataFields, data_fields
 from .domains import build_domain
 from .equation_builder import EquationBuilder
 from .frame import Frame
+from .integrals import cell_fields
 from .objective_builder import ObjectiveBuilder
 from .random_values import names_in
 from .stages import stages_of
@@ -133,6 +134,8 @@ class Horizon:
             {name: rows[-1:] for name, rows in last.terms.fields.items()},
             l1_weights=terms.l1_weights,
             notices=nominal.notices,
+            cell_fields=cell_fields(last.values, last.interior(last.values)),
+            sensors=tuple(last.terms.sensors),
             part=self.part,
             steps=clock.steps,
             at_once=self._at_once,
@@ -354,7 +357,7 @@ class Horizon:
         last = EquationBuilder(frame, -1, stages_of(frame.entries)[-1]).build(frame.values)
         data, excerpt = last.data, Excerpt(self._controls.rows, self._clock.steps - 1, 1)
         return StateEquation(
-            integrals=like.integrals,
+            integrals=last.integrals,
             size=width,
             rows=self._controls.rows,
             free=free,

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..control.controls import Controls
 from ..fem.evaluation_operator import EvaluationOperator, side_by_side
 from ..fem.state_space import StateSpace
+from ..pde.cell_fields import CellFields
 from ..pde.evolution import inertia
 from ..pde.form import ClosedForm, ControlMap, Integral, Pointwise
 from ..pde.ranges import Guard
@@ -22,9 +23,6 @@ from .values import Values
 
 # Names of the integrals at points begin with it; the names of other integrals are those of parts of the boundary.
 POINTS = "pde.points."
-
-# Coefficients of the cells that are computed from others and have no key in the file.
-_COMPUTED = ("slope", "cell_length")
 
 
 def place_of(name: str | None) -> str:
@@ -56,13 +54,27 @@ def cells_integral(values: Values, state: StateSpace, interior: Interior) -> Int
     inner = "pde.coefficients." if values.file.spec.pde.kind == "python" else "pde."
     keys = {
         name: ("pde." if name == "source" else inner) + name.replace(" ", ".")
-        for name in interior.coefficients
-        if name not in (*_COMPUTED, *values.dependence.exposed)
-        and not name.startswith((parameter_coefficient(""), random_coefficient("")))
+        for name in coefficients_of_file(values, interior)
     }
     evaluation = interior.evaluation or state.cells
     form, coefficients = interior.form, interior.coefficients
     return guarded_integral(values, evaluation, form, coefficients, keys, closed=interior.closed, scale=interior.scale)
+
+
+def coefficients_of_file(values: Values, interior: Interior) -> tuple[str, ...]:
+    """The coefficients of the cells that have keys in the file; others are computed from these, or are parameters."""
+    companions = (parameter_coefficient(""), random_coefficient(""))
+    others = {*interior.computed, *values.dependence.exposed}
+    return tuple(name for name in interior.coefficients if name not in others and not name.startswith(companions))
+
+
+def cell_fields(values: Values, interior: Interior) -> CellFields:
+    """What the output shows of the equation in the cells besides its state."""
+    capacity = interior.capacity
+    constant = {}
+    if capacity is not None and bool((capacity != capacity.reshape(-1)[0]).any()):
+        constant["capacity"] = capacity
+    return CellFields(coefficients_of_file(values, interior), interior.quantities, constant)
 
 
 def inertia_integral(values: Values, state: StateSpace, interior: Interior) -> Integral:

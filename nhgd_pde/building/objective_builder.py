@@ -19,7 +19,7 @@ from ..fem.state_space import StateSpace
 from ..linalg.products import KroneckerMatrix, repeated
 from ..linalg.sparse import SparseMatrix
 from ..objective.integral import Density, IntegralTerm
-from ..objective.terms import Objective
+from ..objective.terms import Objective, SensorTerm
 from ..problem_file.equation_parts import Vector
 from ..problem_file.expressions import Expression
 from ..problem_file.term_parts import TermSpec
@@ -32,7 +32,8 @@ from .values import Values
 class ObjectiveBuilder:
     """Makes the terms of the objective one after the other.
 
-    Fields for output are added to `fields`; `l1_weights` are those of all l1 terms, known once they are built.
+    Fields for output are added to `fields`, sensors to `sensors`; `l1_weights` are those of all l1 terms, known once
+    they are built.
 
     Attributes:
         values: evaluates expressions and collects mistakes.
@@ -51,6 +52,7 @@ class ObjectiveBuilder:
     clock: Clock | None
     loads: Sequence[tuple[EvaluationOperator, Tensor]] = ()
     fields: dict[str, np.ndarray] = field(default_factory=dict)
+    sensors: list[SensorTerm] = field(default_factory=list)
     l1_weights: Tensor | None = None
     joint_control: bool = False
 

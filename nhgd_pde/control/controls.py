@@ -67,10 +67,11 @@ class ControlSpace:
         space: the finite element space on the whole mesh; None for numbers.
         dofs: (m / components,) the controlled degrees of freedom of that space.
         filter: the map from the design variables to the control; None where they are the same.
+        facets: (k,) the facets of the part of the boundary on which it acts; None in the cells.
         boundary: integrals of the control are over a part of the boundary, and its gradients are tangential.
         smoothing: (design variables, derivative) -> smoothed derivative, in place of a filter, for the methods that
             take one.
-        material: the pointwise map of a density to the share of material; None where they are the same.
+        material: the pointwise map of a density to the share of material; None of other controls.
     """
 
     name: str
@@ -88,6 +89,7 @@ class ControlSpace:
     space: Space | None = None
     dofs: np.ndarray | None = None
     filter: Filter | None = None
+    facets: np.ndarray | None = None
     boundary: bool = False
     smoothing: Callable[[Tensor, Tensor], Tensor] | None = None
     material: Callable[[Tensor], Tensor] | None = None

@@ -21,7 +21,7 @@ class FieldGroup:
     """A scalar or a vector of a state.
 
     Attributes:
-        name: name in messages and in output; `state` if it is the only group.
+        name: name in messages and in output, such as `state`, `displacement` or `velocity`.
         components: number of scalar fields.
         element: P1 or P2.
         labels: names of the components in output; empty for a scalar and for a vector in space.

@@ -22,7 +22,7 @@ from .storage import writing
 
 # The number of nodes of each type of cells, by meshio's names.
 NODES_PER_CELL: Mapping[str, int] = {
-    **{"line": 2, "triangle": 3, "quad": 4, "tetra": 4, "hexahedron": 8},
+    **{"vertex": 1, "line": 2, "triangle": 3, "quad": 4, "tetra": 4, "hexahedron": 8},
     **{"line3": 3, "triangle6": 6, "quad9": 9, "tetra10": 10, "hexahedron27": 27},
 }
 # Numbers up to this many bytes are compressed: by then zlib takes about a fifth of a second.
@@ -65,12 +65,14 @@ class Grid:
 class FieldData:
     """Named values at the points (N, ...) and in the cells (M, ...) of a grid, at one time.
 
-    An entry is a scalar (N,), a vector (N, c) or a square tensor (N, c, c) with c at most 3.
+    An entry is a scalar (N,), a vector (N, c) or a square tensor (N, c, c) with c at most 3. `left_out` has sentences
+    on fields that could not be computed, which no file has.
     """
 
     point: Mapping[str, np.ndarray] = field(default_factory=dict)
     cell: Mapping[str, np.ndarray] = field(default_factory=dict)
     time: float = 0.0
+    left_out: tuple[str, ...] = ()
 
 
 def write_vtu(
@@ -112,6 +114,14 @@ def write_vtu(
         _append_time(temporary, fields.time)
 
 
+def write_stl(path: str | os.PathLike[str], points: np.ndarray, triangles: np.ndarray) -> None:
+    """Write a surface as binary STL, whole or not at all: points (N, 3), triangles (T, 3) of point numbers."""
+    import meshio
+
+    with atomic_path(path) as temporary:
+        meshio.stl.write(str(temporary), meshio.Mesh(points, [("triangle", triangles)]), binary=True)
+
+
 def read_vtu(path: str | os.PathLike[str]) -> tuple[Grid, FieldData]:
     """Read a .vtu file with cells of one type; points come back as (N, 3), vectors and tensors as written.
 
@@ -141,24 +151,27 @@ class FieldSeries:
     """A folder of `<stem>_<index>.vtu` files and the index `<stem>.pvd` over them.
 
     The index is rewritten after each file is complete, so it names complete files only, whenever it is read.
-    The folder is made by the first `add`. An existing index is replaced; `resume` keeps it.
+    The folder is made by the first `add`. An existing index is replaced; `resume` keeps it. `axis` says in the index
+    what its times are.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], stem: str = "state") -> None:
+    def __init__(self, folder: str | os.PathLike[str], stem: str = "state", axis: str = "time") -> None:
         if not re.fullmatch(r"[A-Za-z0-9][\w-]*", stem, re.ASCII):
             raise OutputError(f"field series: stem: expected letters, digits, - and _, found {stem!r}")
-        self.folder, self.stem = Path(folder), stem
+        self.folder, self.stem, self.axis = Path(folder), stem, axis
         self._times: dict[int, float] = {}
 
     @classmethod
-    def resume(cls, folder: str | os.PathLike[str], stem: str = "state", *, up_to: int | None = None) -> FieldSeries:
+    def resume(
+        cls, folder: str | os.PathLike[str], stem: str = "state", axis: str = "time", *, up_to: int | None = None
+    ) -> FieldSeries:
         """Go on with the series in `folder`, which may be empty or missing.
 
         Entries whose file is gone are dropped, and with `up_to` the entries of a later index (their files
         stay until they are written again). The index on disk changes at the next `add`. Raises `OutputError`
         for an index that cannot be read or names files of another series.
         """
-        series = cls(folder, stem)
+        series = cls(folder, stem, axis)
         if not series.index_path.exists():
             return series
         with writing(series.index_path, "read"):
@@ -200,7 +213,8 @@ class FieldSeries:
         path = self.file_path(index)
         write_vtu(path, grid, replace(fields, time=float(time)))
         self._times[index] = float(time)
-        lines = ['<?xml version="1.0"?>', '<VTKFile type="Collection" version="0.1">', "  <Collection>"]
+        lines = ['<?xml version="1.0"?>', f"<!-- timestep: {self.axis} -->"]
+        lines += ['<VTKFile type="Collection" version="0.1">', "  <Collection>"]
         lines += [
             f'    <DataSet timestep="{moment!r}" group="" part="0" file="{self.file_path(number).name}"/>'
             for number, moment in self.times.items()

@@ -13,6 +13,11 @@ POPULATION = "population.pt"
 FIELDS, STEM = "fields", "state"
 # The last iterate; of an evolution, its series in time, whose name is that of its folder and of its stem.
 FINAL, EVOLUTION = "final.vtu", "evolution"
+# Sensors as points, and the parts of the boundary that controls act on, of an evolution with a series in time.
+SENSORS, BOUNDARY, BOUNDARY_EVOLUTION = "sensors.vtu", "boundary_control.vtu", "boundary_control"
+# A state of ParaView, and the surface of a density that `nhgd-pde export` writes. A file called paraview.py would hide
+# the package of that name.
+STATE_SCRIPT, SURFACE = "paraview_state.py", "density.stl"
 SCENARIOS = "scenarios.csv"
 # The picture for a quick look, and the page about the run.
 FIGURE, REPORT = "figure.png", "report.html"

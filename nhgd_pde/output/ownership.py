@@ -30,6 +30,7 @@ from .names import (
     REPORT,
     STEM,
     SUMMARY,
+    SURFACE,
 )
 from .result_files import RESULTS
 from .storage import OutputError, refusal, target_of_temporary, writing
@@ -217,7 +218,7 @@ def _cleared() -> list[str]:
 
     The folder must stay recognisable as a run folder until the last file is gone; problem.yaml is replaced afterwards.
     """
-    return [HISTORY, LOG, FIGURE, REPORT, *(name for name in RESULTS if "." in name), SUMMARY]
+    return [HISTORY, LOG, FIGURE, REPORT, SURFACE, *(name for name in RESULTS if "." in name), SUMMARY]
 
 
 def _series() -> dict[str, str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .names import ARRAYS, EVOLUTION, FINAL, IMAGES, SCENARIOS
+from .names import ARRAYS, BOUNDARY, BOUNDARY_EVOLUTION, EVOLUTION, FINAL, IMAGES, SCENARIOS, SENSORS, STATE_SCRIPT
+from .storage import StorageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +28,18 @@ class Result(Protocol):
         """The fields of an evolution at each of its times; none of a steady problem."""
         ...
 
+    def sensors(self) -> tuple[Grid, FieldData] | None:
+        """The sensors of the objective as points; None without."""
+        ...
+
+    def boundary(self) -> tuple[Grid, FieldData] | None:
+        """The parts of the boundary that controls act on; None without."""
+        ...
+
+    def boundary_frames(self) -> Iterable[tuple[Grid, FieldData]]:
+        """The same parts at each time of an evolution with a control on them that varies; else none."""
+        ...
+
     def scenario_rows(self) -> Iterable[Mapping[str, Any]]:
         """A row for each scenario; none without random inputs."""
         ...
@@ -39,15 +53,42 @@ class Result(Protocol):
         ...
 
 
-def _final(run: RunFolder, frame: tuple[Grid, FieldData] | None) -> None:
+def _fields(run: RunFolder, name: str, frame: tuple[Grid, FieldData] | None) -> None:
     if frame is not None:
-        run.write_final(*frame)
+        run.write_fields(name, *frame)
+
+
+def _beside(name: str, write: Callable[[RunFolder, Result], object]) -> Callable[[RunFolder, Result], None]:
+    """Writes a file without which a result is complete: if its fields cannot be computed, there is a warning."""
+
+    def written(run: RunFolder, result: Result) -> None:
+        try:
+            write(run, result)
+        except StorageError:
+            raise
+        except Exception as error:
+            run.warn(f"{name} could not be made: {type(error).__name__}: {error}")
+
+    return written
+
+
+def _state_script(run: RunFolder) -> None:
+    """Writes the state of ParaView beside the fields that it opens."""
+    if (run.path / FINAL).exists():
+        source = files(__package__).joinpath("paraview_state.py").read_text(encoding="utf-8")
+        run.write_text(STATE_SCRIPT, source)
 
 
 # The names are cleared from a folder before a new run writes there; one without a suffix is a series in a folder.
 RESULTS: dict[str, Callable[[RunFolder, Result], object]] = {
-    FINAL: lambda run, result: _final(run, result.fields()),
-    EVOLUTION: lambda run, result: run.write_evolution(result.frames()),
+    FINAL: lambda run, result: _fields(run, FINAL, result.fields()),
+    EVOLUTION: lambda run, result: run.write_series(EVOLUTION, result.frames()),
+    SENSORS: _beside(SENSORS, lambda run, result: _fields(run, SENSORS, result.sensors())),
+    BOUNDARY: _beside(BOUNDARY, lambda run, result: _fields(run, BOUNDARY, result.boundary())),
+    BOUNDARY_EVOLUTION: _beside(
+        BOUNDARY_EVOLUTION, lambda run, result: run.write_series(BOUNDARY_EVOLUTION, result.boundary_frames())
+    ),
+    STATE_SCRIPT: lambda run, result: _state_script(run),
     SCENARIOS: lambda run, result: run.write_scenarios(result.scenario_rows()),
     ARRAYS: lambda run, result: run.write_arrays(result.arrays()),
     IMAGES: lambda run, result: run.write_images(result.images()),

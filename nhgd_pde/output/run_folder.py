@@ -25,7 +25,6 @@ from .lines import LineFile
 from .lock import FolderLock
 from .names import (
     ARRAYS,
-    EVOLUTION,
     FIELDS,
     FIGURE,
     FINAL,
@@ -37,6 +36,7 @@ from .names import (
     SCENARIOS,
     STEM,
     SUMMARY,
+    SURFACE,
 )
 from .ownership import HEADER, claimed_for_new, clear, is_a_summary, is_ours
 from .storage import writing
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HEADER", "OutputError", "RunFolder", "read_ended", "read_history"]
 
+# What the times of the series of iterates are.
+ITERATIONS = "the outer iteration, not a time"
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 
 Cell = float | int | str | None
@@ -65,6 +67,7 @@ class RunFolder:
         self.path, self.fields = path, fields
         self._lock, self._held, self._columns = lock, held, columns
         self._history, self._log = LineFile(path / HISTORY), LineFile(path / LOG)
+        self.warnings: list[str] = []
         self._started = time.monotonic()
         self._closed = False
 
@@ -87,7 +90,7 @@ class RunFolder:
             lock = lock or stack.enter_context(claimed_for_new(folder, problem_yaml, overwrite))
             clear(folder)
             write_atomically(folder / PROBLEM, _headed(problem_yaml))
-            return cls(folder, FieldSeries(folder / FIELDS, STEM), lock, stack.pop_all())
+            return cls(folder, FieldSeries(folder / FIELDS, STEM, ITERATIONS), lock, stack.pop_all())
         raise AssertionError("not reached")
 
     @classmethod
@@ -101,7 +104,7 @@ class RunFolder:
     ) -> RunFolder:
         """Open an earlier run's folder to go on with it; nothing is cleared, problem.yaml replaced where given.
 
-        The picture and the report of the earlier run are removed.
+        The picture, the report and the surface of the earlier run are removed.
         With `up_to`, the iteration of the checkpoint, rows and fields of later iterations leave the history
         and the field index: the resumed run writes them again. An incomplete last row of a killed run is
         dropped. `lock` is from `claimed_for_resume`; without one it is taken here. Raises `OutputError` when `path` is
@@ -113,13 +116,13 @@ class RunFolder:
                 raise OutputError(f"{folder}: expected a run folder to resume, found no {PROBLEM} of an earlier run")
         with ExitStack() as stack:
             lock = lock or stack.enter_context(closing(FolderLock.take(folder)))
-            for name in (FIGURE, REPORT):
+            for name in (FIGURE, REPORT, SURFACE):
                 with writing(folder / name, "removed"):
                     (folder / name).unlink(missing_ok=True)
             columns = _mend_history(folder / HISTORY, up_to) if (folder / HISTORY).exists() else None
             if problem_yaml is not None:
                 write_atomically(folder / PROBLEM, _headed(problem_yaml))
-            series = FieldSeries.resume(folder / FIELDS, STEM, up_to=up_to)
+            series = FieldSeries.resume(folder / FIELDS, STEM, ITERATIONS, up_to=up_to)
             return cls(folder, series, lock, stack.pop_all(), columns)
         raise AssertionError("not reached")
 
@@ -179,11 +182,22 @@ class RunFolder:
         elapsed = time.monotonic() - self._started
         self._log.append("".join(f"{elapsed:10.2f} s  {line}\n" for line in text.splitlines() or [""]))
 
+    def warn(self, text: str) -> None:
+        """Note a sentence on a part of the result that is missing, once."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+
     def write_final(self, grid: Grid, fields: FieldData) -> Path:
         """Write final.vtu and return its path."""
+        return self.write_fields(FINAL, grid, fields)
+
+    def write_fields(self, name: str, grid: Grid, fields: FieldData) -> Path:
+        """Write a .vtu file and return its path; `warnings` get the sentences on fields that are left out."""
         self.check()
-        write_vtu(self.path / FINAL, grid, fields)
-        return self.path / FINAL
+        for text in fields.left_out:
+            self.warn(text)
+        write_vtu(self.path / name, grid, fields)
+        return self.path / name
 
     def write_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Write result.npz; without arrays, write nothing."""
@@ -211,11 +225,13 @@ class RunFolder:
         if lines:
             self.write_text(SCENARIOS, "".join(lines))
 
-    def write_evolution(self, frames: Iterable[tuple[Grid, FieldData]]) -> None:
-        """Write the series in time of the last iterate, in the order of `frames`; without frames, write nothing."""
-        series = FieldSeries(self.path / EVOLUTION, EVOLUTION)
+    def write_series(self, name: str, frames: Iterable[tuple[Grid, FieldData]]) -> None:
+        """Write a series in time, NAME/NAME.pvd, in the order of `frames`; without frames, write nothing."""
+        series = FieldSeries(self.path / name, name)
         for index, (grid, fields) in enumerate(frames):
             self.check()
+            for text in fields.left_out:
+                self.warn(text)
             series.add(index, fields.time, grid, fields)
 
     def close(self) -> None:

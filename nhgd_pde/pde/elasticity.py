@@ -41,3 +41,19 @@ def stress(grad: Tensor, c: Coefficients, plane: Plane) -> Tensor:
         for j in axes
     ]
     return torch.stack(stresses).reshape(grad.shape)
+
+
+def stresses(u: Tensor, grad: Tensor, c: Coefficients, plane: Plane) -> dict[str, Tensor]:
+    """The stress (3, 3, S, P) of a body, its part across the plane included, and the stress of von Mises (S, P).
+
+    Across the plane the stress is poisson_ratio (sigma_xx + sigma_yy) in plane strain, and zero in plane stress.
+    """
+    inside = stress(grad, c, plane)
+    whole = inside.new_zeros(3, 3, *inside.shape[2:])
+    whole[: len(inside), : len(inside)] = inside
+    if plane == "strain":
+        whole[2, 2] = c["poisson_ratio"] * (inside[0, 0] + inside[1, 1])
+    mean = (whole[0, 0] + whole[1, 1] + whole[2, 2]) / 3.0
+    identity = torch.eye(3, dtype=whole.dtype, device=whole.device)[:, :, None, None]
+    deviator = whole - mean * identity
+    return {"stress": whole, "von_mises": (1.5 * deviator.square().sum((0, 1))).sqrt()}

@@ -94,7 +94,7 @@ class Integral:
         """This integral with the coefficients of row k."""
 
         def own(values: Tensor) -> Tensor:
-            return values if values.ndim == 1 else values.narrow(-2, min(k, values.shape[-2] - 1), 1)
+            return values if values.ndim < 2 else values.narrow(-2, min(k, values.shape[-2] - 1), 1)
 
         return replace(self, coefficients={name: own(values) for name, values in self.coefficients.items()})
 

@@ -13,6 +13,7 @@ from ..fem.interpolation import interpolation
 from ..fem.state_space import FieldGroup
 from ..output.fields import FieldData, Grid
 from ..pde_problem import PDEProblem
+from .result_fields import cell_fields, with_magnitudes
 
 Fields = dict[str, np.ndarray]
 
@@ -47,7 +48,8 @@ def levels(problem: PDEProblem) -> int:
 def state_fields(problem: PDEProblem, state: np.ndarray, name: str = "state", level: int = -1) -> Fields:
     """Coefficients (S, N) as named point fields, of an evolution at one of its levels; several scenarios are numbered.
 
-    A state of one group of fields is called `name`, one of several by the names of the groups.
+    The state is called by the names of its groups of fields, such as `displacement`, or `velocity` and `pressure`.
+    Other coefficients are called `name`, or, with several groups, `name_velocity` and `name_pressure`.
     """
     found: Fields = {}
     for s, row in enumerate(state.reshape(len(state), -1, problem.space.size)[:, level]):
@@ -62,9 +64,9 @@ def state_fields(problem: PDEProblem, state: np.ndarray, name: str = "state", le
 
 
 def _title(group: FieldGroup, name: str, groups: int) -> str:
-    if groups == 1:
-        return name
-    return group.name if name == "state" else f"{name}_{group.name}"
+    if name == "state":
+        return group.name
+    return name if groups == 1 else f"{name}_{group.name}"
 
 
 def _named(name: str, group: FieldGroup, components: list[np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
@@ -117,19 +119,18 @@ def control_fields(
 
 
 def density_fields(problem: PDEProblem, control: np.ndarray) -> tuple[Fields, Fields]:
-    """Filtered or projected densities, as they enter the equation, as (point fields, cell fields)."""
+    """The densities, filtered and projected, as they enter the equation, as (point fields, cell fields)."""
     points: Fields = {}
     cells: Fields = {}
-    changed = [part for part in problem.control.parts if part.filter is not None or part.material is not None]
-    if not changed:
+    densities = [part for part in problem.control.parts if part.material is not None]
+    if not densities:
         return points, cells
     v = torch.from_numpy(control).to(problem.equation.lift.device)
     physical = problem.control.split(problem.control.physical(v))
     for part, values in zip(problem.control.parts, physical, strict=True):
-        if part in changed:
-            share = values if part.material is None else part.material(values)
-            label = "density" if len(changed) == 1 else f"density_{part.name}"
-            found, on_cells = _control_values(problem, part, share.cpu().numpy())
+        if part.material is not None:
+            label = "density" if len(densities) == 1 else f"density_{part.name}"
+            found, on_cells = _control_values(problem, part, part.material(values).cpu().numpy())
             (cells if on_cells else points)[label] = found[0]
     return points, cells
 
@@ -182,20 +183,25 @@ def final_fields(
     """The fields of final.vtu, of an evolution at one of its levels.
 
     `states` are the fields of the state if it has several scenarios; the adjoint is then their mean. The sensitivity is
-    the gradient: the change of the objective by a unit of the control there.
+    the gradient: the change of the objective by a unit of the control there. Coefficients of the equation and
+    quantities such as a stress are means over the cells; see `cell_fields`.
     """
     step = level if level < 0 else max(level - 1, 0)
     control_points, control_cells = control_fields(problem, control, step=step)
     density_points, density_cells = density_fields(problem, control)
     gradient_points, gradient_cells = control_fields(problem, gradient, "sensitivity", step)
     point = {
-        **(state_fields(problem, state, level=level) if states is None else states),
+        **with_magnitudes(state_fields(problem, state, level=level) if states is None else states),
         **control_points,
         **density_points,
-        **target_fields(problem, step),
+        **with_magnitudes(target_fields(problem, step)),
         **multiplier_fields(problem, level),
-        **state_fields(problem, adjoint, "adjoint", level),
+        **with_magnitudes(state_fields(problem, adjoint, "adjoint", level)),
         **gradient_points,
     }
+    cell = {**control_cells, **density_cells, **gradient_cells}
+    # Quantities such as a stress are not those of the mean of several states.
+    one = state.reshape(levels(problem), -1)[level] if states is None and len(state) == 1 else None
+    further, left_out = cell_fields(problem, one, control, step, {*point, *cell})
     time = problem.equation.measure * (level % levels(problem)) if levels(problem) > 1 else 0.0
-    return output_grid(problem), FieldData(point, {**control_cells, **density_cells, **gradient_cells}, time)
+    return output_grid(problem), FieldData(point, {**cell, **further}, time, left_out)

@@ -17,6 +17,7 @@ from ..problem import Problem
 from .drawing import control_fields, control_numbers, density_fields, output_grid
 from .outer_problem import nominal_of
 from .records import term_values
+from .result_fields import subdomain_numbers, with_magnitudes
 from .scenario_fields import iterate_fields
 from .solution import Answer, Solution
 
@@ -70,7 +71,7 @@ class FieldPresentation:
         states = iterate_fields(solved, iterate, self.problem.file.spec.output.exceedance)
         point, cell = control_fields(pde, control)
         more_points, more_cells = density_fields(pde, control)
-        return self._grid, FieldData({**states, **point, **more_points}, {**cell, **more_cells})
+        return self._grid, FieldData({**with_magnitudes(states), **point, **more_points}, {**cell, **more_cells})
 
     def terms(self, solved: OuterProblem, iterate: Iterate) -> dict[str, float]:
         """The value of each term of the objective at an iterate, by name; empty with random inputs."""
@@ -90,6 +91,8 @@ class FieldPresentation:
             "controls": control_numbers(pde, v.cpu().numpy()),
             "terms": self.terms(outcome.solved, last),
         }
+        if pde.space.domain.subdomains:
+            found["subdomains"] = subdomain_numbers(pde.space.domain)[1]
         if pde.reports:
             state = outcome.solved.state(last.oracle.u, v)
             found["constraints"] = [dict(each.report(state, v)) for each in pde.reports]

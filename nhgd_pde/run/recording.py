@@ -143,6 +143,8 @@ class FolderRecorder(Recorder):
             with self._result():
                 self._folder.complete_history()
             solution.write(self._folder, self._result)
+            for text in self._folder.warnings:
+                self._troubles.note(text)
             with self._troubles.bearing("run.log"):
                 self._folder.log(f"{solution.status}: {solution.message}")
 

@@ -90,6 +90,18 @@ class Answer:
         """The fields of an evolution at each of its times; none otherwise."""
         return iter(())
 
+    def sensors(self) -> tuple[Grid, FieldData] | None:
+        """The points of sensors.vtu; None without sensors."""
+        return None
+
+    def boundary(self) -> tuple[Grid, FieldData] | None:
+        """The facets of boundary_control.vtu; None without a control on a part of the boundary."""
+        return None
+
+    def boundary_frames(self) -> Iterator[tuple[Grid, FieldData]]:
+        """The facets of boundary_control at each time of an evolution, if a control on them varies."""
+        return iter(())
+
     def scenario_rows(self) -> Iterator[Mapping[str, Any]]:
         """The rows of scenarios.csv; none without random inputs."""
         return iter(())
@@ -114,7 +126,7 @@ class Answer:
             series: it has the fields of iterates.
             picture: it has a figure.png.
         """
-        return f"open {_picture(picture)}{'fields/state.pvd or ' if series else ''}{FINAL} in ParaView"
+        return ""
 
     def plot(self) -> Figure | None:
         """The picture of figure.png; None where the answer has none."""
@@ -187,6 +199,8 @@ class Answer:
             if frame is not None:
                 run.fields.add(int(iterations), float(iterations), *frame)
             self.write(run)
+            for text in run.warnings:
+                run.log(f"warning: {text}")
             run.log(f"{self.status}: {self.message}")
             run.write_summary(self.stats)
             return run.path
@@ -247,29 +261,69 @@ class Solution(Answer):
     def fields(self, level: int = -1) -> tuple[Grid, FieldData]:
         """The fields for ParaView: state, control, target, adjoint, sensitivity; of an evolution at one of `times`.
 
+        In the cells there are the numbers of subdomains, the coefficients of the equation as they enter it and, for
+        elasticity, the stresses: means over each cell.
+
         With random inputs the state is a mean, beside which stand its standard deviation, the probability that it
         exceeds the threshold, and the states of the scenarios with the best, the median and the worst objective.
         """
         judged, adjoint, states = self.judgement, self.adjoint, None
         if judged is not None:
-            count = len(self.state)
-            weights = judged.weights[:count] / judged.weights[:count].sum()
+            count, weights = len(self.state), self._weights
             states = statistics_fields(self.problem, self.state, weights, self.threshold, level)
             states |= named_fields(self.problem, self.state, judged.values[:count], level)
             adjoint = (weights @ adjoint)[None]
         return final_fields(self.problem, self.state, self.control, adjoint, self.gradient, level, states)
 
+    @property
+    def _weights(self) -> np.ndarray:
+        """(S,) the weights of the scenarios whose states are known."""
+        if self.judgement is None:
+            return np.full(len(self.state), 1.0 / len(self.state))
+        weights = self.judgement.weights[: len(self.state)]
+        return np.asarray(weights / weights.sum())
+
+    def where(self, series: bool, picture: bool = False) -> str:
+        first, script = f"open {_picture(picture)}", "or load paraview_state.py there as a state"
+        if levels(self.problem) == 1:
+            iterates = "; fields/state.pvd has the iterations" if series else ""
+            return f"{first}{FINAL} in ParaView, {script}{iterates}"
+        iterates = "; in fields/state.pvd it is the iteration" if series else ""
+        return f"{first}{EVOLUTION}/{EVOLUTION}.pvd in ParaView, {script}: its time is that of the problem{iterates}"
+
+    def sensors(self) -> tuple[Grid, FieldData] | None:
+        """The sensors of the objective as points: measured and computed values, misfits, weights; None without.
+
+        With random inputs the computed values are means over the scenarios, beside their standard deviations.
+        """
+        if not self.problem.sensors:
+            return None
+        from .point_results import sensor_points
+
+        return sensor_points(self.problem, self.state, self._weights)
+
+    def boundary(self, level: int = -1) -> tuple[Grid, FieldData] | None:
+        """The parts of the boundary that controls act on, with control and sensitivity; None without such a control.
+
+        Args:
+            level: which of `times` of an evolution.
+        """
+        if all(part.facets is None for part in self.problem.control.parts):
+            return None
+        from .point_results import boundary_controls
+
+        return boundary_controls(self.problem, self.control, self.gradient, level)
+
+    def boundary_frames(self) -> Iterator[tuple[Grid, FieldData]]:
+        """The same at each of `times`; none where no control on the boundary varies in time."""
+        varies = any(part.facets is not None and part.steps is not None for part in self.problem.control.parts)
+        every = (self.boundary(level) for level in range(levels(self.problem) if varies and len(self.times) > 1 else 0))
+        return (frame for frame in every if frame is not None)
+
     def frames(self) -> Iterator[tuple[Grid, FieldData]]:
         """The fields of an evolution at each of `times`; none of a steady problem."""
         count = levels(self.problem)
         return (self.fields(level) for level in range(count if count > 1 else 0))
-
-    def where(self, series: bool, picture: bool = False) -> str:
-        if levels(self.problem) < 2:
-            return super().where(series, picture)
-        iterates = "fields/state.pvd (iterates), " if series else ""
-        times = f"{EVOLUTION}/{EVOLUTION}.pvd (physical time)"
-        return f"open {_picture(picture)}{times}, {iterates}or {FINAL} (the end) in ParaView"
 
     def scenario_rows(self) -> Iterator[Mapping[str, Any]]:
         """The rows of scenarios.csv; none without random inputs."""
@@ -285,11 +339,12 @@ class Solution(Answer):
         return dict(self.stats["terms"])
 
     def evaluate(self, points: np.ndarray, name: str = "state", level: int = -1) -> np.ndarray:
-        """Values (k,), or (k, components), of a field at points.
+        """Values (k,), (k, components) or (k, 3, 3) of a field at points.
 
         Args:
             points: (k, dim) coordinates, in the unit of the mesh.
-            name: of a field of final.vtu, such as `state`, `control`, `target`, `adjoint`.
+            name: of a field of final.vtu, such as `control`, `target`, `adjoint`, `displacement`. `state` is the state
+                of every problem: of a flow its velocity, of a Helmholtz equation complex values.
             level: which of `times` of an evolution.
 
         Raises:
@@ -304,7 +359,7 @@ class Solution(Answer):
 
         Args:
             expression: in x, y, z, r, t and the names of the fields of final.vtu; components of a vector are
-                `velocity_x`, ...
+                `velocity_x`, ..., those of a matrix `stress_xy`, ...
             on: a subdomain or a part of the boundary.
             level: which of `times` of an evolution.
 

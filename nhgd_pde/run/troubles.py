@@ -33,6 +33,7 @@ class Troubles:
         self._tell = tell
         # For each kind of file the number of failures, and a sentence on the last one.
         self._failures: dict[str, tuple[int, str]] = {}
+        self._notes: list[str] = []
 
     @contextmanager
     def bearing(self, what: str, more: Callable[[], str] = lambda: "the run goes on without it") -> Iterator[None]:
@@ -51,9 +52,14 @@ class Troubles:
             if count in _TOLD:
                 self._tell(sentence)
 
+    def note(self, sentence: str) -> None:
+        """Notes a part of the result that is missing, which no file is to blame for."""
+        self._notes.append(sentence)
+        self._tell(sentence)
+
     @property
     def sentences(self) -> list[str]:
-        """One sentence for each kind of file that could not be written."""
-        return [
+        """One sentence for each kind of file that could not be written, and those that were noted."""
+        return self._notes + [
             last if count == 1 else f"{last} (this happened {count:,} times)" for count, last in self._failures.values()
         ]

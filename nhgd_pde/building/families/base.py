@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ...fem.evaluation_operator import EvaluationOperator
     from ...fem.state_space import FieldGroup, StateSpace
     from ...inner.residual import TestNorm
+    from ...pde.cell_fields import Quantities
     from ...pde.form import ClosedForm, Pointwise
     from ...problem_file.loading import ProblemFile
     from ..values import Values
@@ -66,6 +67,10 @@ class Interior:
         derived: the field whose time derivative stands in the equation of each field; None for the first group of
             fields, each in its own.
         scale: a coefficient in which the part of the integrand with the state is affine, see `Integral`.
+        computed: coefficients that are computed from others: they have no key in the file, and are not in the output.
+            All other coefficients are; `name 0`, `name 1`, ... are the components of a vector.
+        quantities: further quantities for the output, such as a stress; None without. Their means over the cells are
+            fields of final.vtu by their names.
     """
 
     form: Pointwise
@@ -87,6 +92,8 @@ class Interior:
     derived: tuple[int, ...] | None = None
     multiplier: Tensor | None = None
     scale: str = ""
+    computed: tuple[str, ...] = ()
+    quantities: Quantities | None = None
 
 
 class Equation(EquationSpec):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -13,7 +14,7 @@ from .base import Equation, Interior
 if TYPE_CHECKING:
     import numpy as np
 
-    from ...fem.state_space import StateSpace
+    from ...fem.state_space import FieldGroup, StateSpace
     from ...inner.residual import TestNorm
     from ...pde.elasticity import Plane
     from ..values import Values
@@ -44,8 +45,13 @@ class ElasticitySpec(Equation):
     def components_of_source(self, dim: int) -> int:
         return dim
 
+    def groups(self, dim: int, element: str) -> tuple[FieldGroup, ...]:
+        from ...fem.state_space import FieldGroup
+
+        return (FieldGroup("displacement", dim, element),)
+
     def interior(self, values: Values, space: StateSpace) -> Interior:
-        from ...pde.elasticity import elasticity
+        from ...pde.elasticity import elasticity, stresses
         from ...pde.ranges import POISSON_RATIO, POISSON_RATIO_PLANE_STRESS, POSITIVE
         from ..dependence import CELLS
         from .coefficients import points
@@ -77,6 +83,7 @@ class ElasticitySpec(Equation):
             vector=dim,
             unseen=_rigid_motions(space),
             scale="young",
+            quantities=partial(stresses, plane=plane),
         )
 
 

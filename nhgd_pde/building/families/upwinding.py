@@ -71,6 +71,7 @@ def advection_interior(values: Values, pde: AdvectionDiffusionSpec, space: State
         carrier=carrier,
         evaluation=evaluation,
         closed=closed,
+        computed=("slope", "cell_length"),
     )
 
 

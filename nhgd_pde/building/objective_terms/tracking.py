@@ -100,7 +100,7 @@ class TrackingTerm(Term):
 
         from ...fem.interpolation import OutsideMeshError
         from ...linalg.sparse import SparseMatrix
-        from ...objective.terms import LinearState, Tracking
+        from ...objective.terms import LinearState, SensorTerm, Tracking
         from ..sensors import observation
 
         found = self._read(key, name, chosen, builder)
@@ -109,11 +109,16 @@ class TrackingTerm(Term):
         except OutsideMeshError as outside:
             builder.values.complain(f"{key}.at", f"{name}: line {found.lines[outside.index]}: {outside}")
             return LinearState(builder.values.tensor(np.zeros(builder.state.size)))
-        weights = np.tile(self.weight * found.weights, len(chosen))
+        weights = self.weight * found.weights
+        matrix = SparseMatrix(seen, builder.state.device)
+        number = int(key.rpartition(".")[2])
+        builder.sensors.append(
+            SensorTerm(number, found.points, tuple(chosen), found.values, weights, matrix, found.times)
+        )
         return Tracking(
-            SparseMatrix(sp.diags_array(weights).tocsr(), builder.state.device, symmetric=True),
+            SparseMatrix(sp.diags_array(np.tile(weights, len(chosen))).tocsr(), builder.state.device, symmetric=True),
             builder.values.tensor(found.values.reshape(-1)),
-            SparseMatrix(seen, builder.state.device),
+            matrix,
         )
 
     def _read(self, key: str, name: str, chosen: range, builder: ObjectiveBuilder) -> Sensors:
