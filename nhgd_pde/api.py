@@ -17,9 +17,10 @@ from .output.storage import OutputError
 from .problem import Problem
 from .problem_file.errors import ProblemError
 from .problem_file.loading import ProblemFile, read_problem
+from .run.answer import Answer, Row
 from .run.running import Run
 from .run.sharing import check_roles, sharing
-from .run.solution import Answer, Row, Solution
+from .run.solution import Solution
 
 if TYPE_CHECKING:
     import numpy as np

@@ -485,7 +485,7 @@ def test_the_last_line_names_the_file_for_evolutions(tmp_path: Path) -> None:
         ],
     )
     last = steady.output.splitlines()[-1]
-    assert "open final.vtu" in last and "fields/state.pvd has the iterations" in last
+    assert "final.vtu in ParaView" in last and "fields/state.pvd has the iterations" in last
     moving = CliRunner().invoke(
         main,
         [
@@ -499,7 +499,7 @@ def test_the_last_line_names_the_file_for_evolutions(tmp_path: Path) -> None:
         ],
     )
     last = moving.output.splitlines()[-1]
-    assert "open evolution/evolution.pvd" in last and "in fields/state.pvd it is the iteration" in last
+    assert "evolution/evolution.pvd in ParaView" in last and "in fields/state.pvd it is the iteration" in last
     assert (tmp_path / "m" / "evolution" / "evolution.pvd").exists()
     assert "<!-- timestep: the outer iteration, not a time -->" in (tmp_path / "m/fields/state.pvd").read_text()
 

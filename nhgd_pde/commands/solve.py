@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from ..api import Problem
     from ..output.start_line import StartLine
     from ..problem_file.loading import ProblemFile
+    from ..run.answer import Answer, Row
     from ..run.launcher import Assignment, ProcessPlace
-    from ..run.solution import Answer, Row
 
 
 # Number of unknowns from which a factorisation takes seconds, in two and in three dimensions.

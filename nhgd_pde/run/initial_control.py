@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..output.run_folder import OutputError, read_ended
+from .answer import Answer
 from .checkpoint import read_reached
-from .solution import Answer
 
 if TYPE_CHECKING:
     from ..problem import Problem

@@ -11,8 +11,8 @@ from ..engine.oracle import Oracle
 from ..engine.scenarios.team import Team
 from ..linalg.counts import Counts
 from ..output.provenance import commit, peak_memory, versions
+from .answer import Certificate
 from .outer_problem import nominal_of
-from .solution import Certificate
 
 if TYPE_CHECKING:
     from ..problem import Problem

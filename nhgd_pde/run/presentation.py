@@ -14,12 +14,13 @@ from ..engine.loop import Iterate
 from ..engine.oracle import Unsolved
 from ..output.fields import FieldData, Grid
 from ..problem import Problem
+from .answer import Answer
 from .drawing import control_fields, control_numbers, density_fields, output_grid
 from .outer_problem import nominal_of
 from .records import term_values
 from .result_fields import subdomain_numbers, with_magnitudes
 from .scenario_fields import iterate_fields
-from .solution import Answer, Solution
+from .solution import Solution
 
 if TYPE_CHECKING:
     from .outcome import Outcome

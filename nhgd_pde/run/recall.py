@@ -10,8 +10,8 @@ from ..output.names import PROBLEM
 from ..output.run_folder import read_ended
 from ..problem import Problem
 from ..problem_file.loading import read_problem
+from .answer import Answer
 from .running import Run
-from .solution import Answer
 
 
 def recalled(folder: str | Path) -> Answer:

@@ -17,8 +17,8 @@ from ..output.names import POPULATION
 from ..output.run_folder import RunFolder
 from ..output.sealed import write_sealed
 from ..output.storage import StorageError
+from .answer import Answer, Row
 from .checkpoint import Checkpoint, Checkpoints
-from .solution import Answer, Row
 from .troubles import ResultsLostError, Troubles
 
 

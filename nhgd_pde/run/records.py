@@ -12,7 +12,7 @@ from ..engine.loop import Iterate
 from ..linalg.counts import Counts
 from ..pde_problem import PDEProblem
 from ..problem_file.term_parts import term_names
-from .solution import Row
+from .answer import Row
 
 
 @dataclass

@@ -22,6 +22,7 @@ from ..output.names import HISTORY
 from ..output.run_folder import OutputError, RunFolder, read_ended, read_history
 from ..problem import Problem
 from ..problem_file.errors import ProblemError
+from .answer import Answer, Row
 from .checkpoint import Checkpoint, Checkpoints
 from .gathering import Gathering
 from .outcome import Outcome, roles_of, satisfied, traffic_of
@@ -29,7 +30,6 @@ from .presentation import presentation_of
 from .problem_sequence import ProblemSequence
 from .recording import FolderRecorder, Follower, Recorder
 from .records import Records, history_row
-from .solution import Answer, Row
 from .stopwatch import Stopwatch
 from .troubles import Troubles
 

@@ -1,21 +1,18 @@
-"""The answers that `solve` returns, and their certificates."""
+"""The answer of a problem with an equation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..engine.loop import Status
 from ..output.fields import FieldData, Grid
-from ..output.names import EVOLUTION, FIGURE, FINAL
-from ..output.result_files import RESULTS
-from ..output.run_folder import RunFolder
+from ..output.names import EVOLUTION, FINAL
 from ..pde_problem import PDEProblem
+from .answer import Answer, picture_words
 from .drawing import final_fields, levels, split_controls
 from .scenario_fields import named_fields, statistics_fields
 
@@ -23,187 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..output.field_layout import Pictured
-    from ..reports.material import Material
     from .judgement import Judgement
-
-Row = dict[str, float | int | str | None]
-
-
-def _picture(there: bool) -> str:
-    return f"{FIGURE} in any viewer, " if there else ""
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """How far the answer is from satisfying its equations.
-
-    Attributes:
-        state_residual: bound of the relative error of the state: |R|_{K^-1} / |u|_K, divided by the inf-sup constant.
-            Over scenarios, and for the methods of comparison, it is not divided by that constant.
-        adjoint_residual: the same bound for the adjoint variable.
-        gradient_error: estimate of the error of the gradient that these two leave.
-    """
-
-    state_residual: float
-    adjoint_residual: float
-    gradient_error: float
-
-
-@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
-class Answer:
-    """What the results of all kinds of problems have.
-
-    Attributes:
-        status: `converged`, `stopped`, `interrupted` or `failed`.
-        message: a sentence that says why.
-        objective: the value reached.
-        control: (p,) the outer variables: the control's coefficients.
-        gradient: (p,) the gradient in their inner product.
-        certificate: how good state and gradient are.
-        history: a mapping an outer iteration, the rows of history.csv.
-        stats: the content of summary.json.
-        problem_yaml: the resolved problem file.
-    """
-
-    status: Status
-    message: str
-    objective: float
-    control: np.ndarray
-    gradient: np.ndarray
-    certificate: Certificate
-    history: tuple[Row, ...]
-    stats: Mapping[str, Any]
-    problem_yaml: str
-
-    def __repr__(self) -> str:
-        stats = self.stats
-        return (
-            f"{type(self).__name__}({stats['name']}: {self.status}, objective {self.objective:.9e}, "
-            f"{stats['outer_iterations']} iterations, {len(self.control):,} control unknowns, {stats['seconds']:.2g} s)"
-        )
-
-    def fields(self) -> tuple[Grid, FieldData] | None:
-        """The fields for ParaView; None where the answer has none."""
-        return None
-
-    def frames(self) -> Iterator[tuple[Grid, FieldData]]:
-        """The fields of an evolution at each of its times; none otherwise."""
-        return iter(())
-
-    def sensors(self) -> tuple[Grid, FieldData] | None:
-        """The points of sensors.vtu; None without sensors."""
-        return None
-
-    def boundary(self) -> tuple[Grid, FieldData] | None:
-        """The facets of boundary_control.vtu; None without a control on a part of the boundary."""
-        return None
-
-    def boundary_frames(self) -> Iterator[tuple[Grid, FieldData]]:
-        """The facets of boundary_control at each time of an evolution, if a control on them varies."""
-        return iter(())
-
-    def scenario_rows(self) -> Iterator[Mapping[str, Any]]:
-        """The rows of scenarios.csv; none without random inputs."""
-        return iter(())
-
-    def arrays(self) -> Mapping[str, np.ndarray]:
-        """The arrays of result.npz; none where the answer is a field."""
-        return {}
-
-    def images(self) -> Figure | None:
-        """The picture of images.png; None where the answer has no images."""
-        return None
-
-    @property
-    def complete(self) -> bool:
-        """The run has ended as it should, which is the exit code 0 of the command line."""
-        return self.status == "converged"
-
-    def where(self, series: bool, picture: bool = False) -> str:
-        """Which files of the run folder to open.
-
-        Args:
-            series: it has the fields of iterates.
-            picture: it has a figure.png.
-        """
-        return ""
-
-    def plot(self) -> Figure | None:
-        """The picture of figure.png; None where the answer has none."""
-        return None
-
-    def write(self, run: RunFolder, around: Callable[[], AbstractContextManager[None]] = lambda: nullcontext()) -> None:
-        """Writes the files of the result into a run folder: all of `output.result_files.RESULTS`.
-
-        Args:
-            run: an open run folder.
-            around: makes a context in which one file is written.
-        """
-        for write in RESULTS.values():
-            with around():
-                write(run, self)
-
-    def fields_to_draw(self) -> Pictured | None:
-        """The fields that `plot` draws; None where the answer has none."""
-        return None
-
-    def report(self, path: str | Path) -> Path:
-        """Writes a page of HTML about this answer, which needs no other file; returns its path.
-
-        Args:
-            path: of the page, such as `report.html`.
-
-        Raises:
-            OutputError: the system does not take the file.
-        """
-        from ..output.atomic import write_atomically
-        from ..reports.report_page import report_page
-
-        write_atomically(path, report_page(self._material()))
-        return Path(path)
-
-    def _material(self) -> Material:
-        from ..output.pictures import png
-        from ..reports.material import Material
-
-        images = self.images()
-        return Material(
-            problem_yaml=self.problem_yaml,
-            summary=self.stats,
-            history=self.history,
-            shown=self.fields_to_draw(),
-            scenarios=list(self.scenario_rows()),
-            images=None if images is None else png(images),
-        )
-
-    def _repr_html_(self) -> str:
-        """The answer in a notebook: how the run ended, the terms of the objective, a picture."""
-        from ..reports.notebook_views import answer_view
-
-        return answer_view(self, self.stats, self.plot() or self.images())
-
-    def save(self, folder: str | Path, overwrite: bool = False) -> Path:
-        """Writes a run folder of this solution (without the fields of earlier iterations); returns its path.
-
-        Args:
-            folder: a new, an empty or a run folder.
-            overwrite: the folder may hold a run of another problem.
-
-        Raises:
-            OutputError: the folder may not be written to, or is in use, or the system does not take a file.
-        """
-        with RunFolder.create(folder, self.problem_yaml, overwrite=overwrite) as run:
-            for row in self.history:
-                run.append_history(row)
-            iterations, frame = self.stats["outer_iterations"], self.fields()
-            if frame is not None:
-                run.fields.add(int(iterations), float(iterations), *frame)
-            self.write(run)
-            for text in run.warnings:
-                run.log(f"warning: {text}")
-            run.log(f"{self.status}: {self.message}")
-            run.write_summary(self.stats)
-            return run.path
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -284,7 +101,7 @@ class Solution(Answer):
         return np.asarray(weights / weights.sum())
 
     def where(self, series: bool, picture: bool = False) -> str:
-        first, script = f"open {_picture(picture)}", "or load paraview_state.py there as a state"
+        first, script = f"open {picture_words(picture)}", "or load paraview_state.py there as a state"
         if levels(self.problem) == 1:
             iterates = "; fields/state.pvd has the iterations" if series else ""
             return f"{first}{FINAL} in ParaView, {script}{iterates}"

@@ -11,7 +11,7 @@ import numpy as np
 from ..engine.loop import Iterate
 from ..task_problem import TaskProblem
 from ..tasks.classification import Examples
-from .solution import Answer
+from .answer import Answer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..output.progress import Progress
-from .solution import Row, Solution
+from .answer import Row
+from .solution import Solution
 
 if TYPE_CHECKING:
     from ..problem import Problem

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..problem import Problem
-    from ..run.solution import Answer
+    from ..run.answer import Answer
 
 Record = dict[str, Any]
 
