@@ -226,7 +226,7 @@ MISTAKES = {
     "study: a\nkind: grid\nproblem: missing.yaml\nvary: {a: [1]}": r"a.yaml:3: problem: .* no 'missing.yaml'",
     "[1, 2]": "expected a mapping with study, problem, kind, found a list of 2",
     "": "expected a mapping",
-    "name: x\npde: {kind: poisson}": "a problem file: `nhgd-pde solve` takes it",
+    "name: x\npde: {kind: poisson}": "this is a problem file, which `nhgd-pde solve` takes",
     "study: a\nkind: grid\nkind: list": "duplicate key",
 }
 

@@ -33,9 +33,11 @@ def with_parts(file: ProblemFile, domain: Domain) -> Domain:
         key, known = f"parts.{name}", domain.described(name)
         if known or name in _TAKEN:
             mistakes.complain(key, f"the name is taken: it {known or 'means something else'}")
+        # One condition for both is written at the name of the part, and a mistake in it is reported there, once.
+        single = len(set(map(str, spec.conditions.values()))) == 1 and len(spec.conditions) == 2
         for kind, condition in spec.conditions.items():
             numbers, midpoints = places[kind]
-            here = numbers[_holds(mistakes, f"{key}.{kind}", condition, midpoints)]
+            here = numbers[_holds(mistakes, key if single else f"{key}.{kind}", condition, midpoints)]
             if len(here):
                 found[kind][name] = here
         if not mistakes.issues and not any(name in parts for parts in found.values()):

@@ -182,8 +182,9 @@ def read_study(source: str | Path | Mapping[str, Any], settings: Mapping[str, An
     if not isinstance(kind, str) or kind not in KINDS:
         near = suggest(kind, KINDS) if isinstance(kind, str) else ""
         said = f"expected one of {', '.join(KINDS)}" + (f", found {found(kind)}{near}" if "kind" in data else "")
-        problem = "a problem file: `nhgd-pde solve` takes it; a study names it. " if "pde" in data else ""
-        raise ProblemError([*issues, where.issue("kind", f"{problem}{'' if 'kind' in data else 'missing; '}{said}")])
+        problem = "; this is a problem file, which `nhgd-pde solve` takes, and which a study names under problem"
+        text = f"{'' if 'kind' in data else 'missing; '}{said}{problem if 'pde' in data else ''}"
+        raise ProblemError([*issues, where.issue("kind", text)])
     try:
         spec = KINDS[kind].model_validate(data)
     except ValidationError as error:
