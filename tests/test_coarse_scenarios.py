@@ -82,7 +82,8 @@ def point(problem: ScenarioProblem) -> Tensor:
 def test_every_point_is_found_in_a_cell_that_contains_it(mesh: type[skfem.Mesh]) -> None:
     made = mesh().refined(3)
     points = np.random.default_rng(0).random((made.dim(), 500))
-    cells, local = locate(made, points)
+    cells, local, inside = locate(made.p, made.t, points)
+    assert inside.all()
     corners = made.p[:, made.t[:, cells]]
     shares = np.concatenate([1.0 - local.sum(axis=0)[None], local])
     assert (shares > -1e-8).all()
@@ -90,8 +91,11 @@ def test_every_point_is_found_in_a_cell_that_contains_it(mesh: type[skfem.Mesh])
 
 
 def test_a_point_outside_is_in_no_cell() -> None:
-    cells, _ = locate(skfem.MeshTri().refined(2), np.array([[0.5, 1.1], [0.5, 0.5]]))
-    assert cells[0] >= 0 and cells[1] == -1
+    mesh = skfem.MeshTri().refined(2)
+    cells, local, inside = locate(mesh.p, mesh.t, np.array([[0.5, 1.1], [0.5, 0.5]]))
+    assert inside.tolist() == [True, False]
+    # The nearest cell is at the side that the point is beyond.
+    assert mesh.p[0, mesh.t[:, cells[1]]].max() == 1.0 and min(*local[:, 1], 1.0 - local[:, 1].sum()) < 0.0
 
 
 @pytest.mark.parametrize("space", ["P1", "P0"])

@@ -84,7 +84,7 @@ def test_a_vector_on_a_torus_is_found_with_the_order_of_the_element() -> None:
     errors = []
     for cells in (8, 16):
         solution = passive(shape("triangle", cells), "P2", pde)
-        values = ["(state_x - sin(2*pi*(x + y)))**2", "(state_y - sin(2*pi*(x + y)))**2"]
+        values = ["(displacement_x - sin(2*pi*(x + y)))**2", "(displacement_y - sin(2*pi*(x + y)))**2"]
         errors.append(sum(solution.integrate(each) for each in values) ** 0.5)
     assert np.log2(errors[0] / errors[1]) > 2.7
 

@@ -253,7 +253,7 @@ def test_solve_ends_with_a_picture(name: str, tmp_path: Path) -> None:
     said = invoked("solve", ROOT / f"problems/{name}.yaml", *options, "--output", tmp_path / "run")
     last = said.output.splitlines()[-1]
     assert last.startswith(f"{tmp_path / 'run'}: open figure.png in any viewer, ") and "in ParaView" in last
-    assert ("evolution/evolution.pvd (physical time)" in last) == name.startswith("heat")
+    assert ("evolution/evolution.pvd in ParaView" in last) == name.startswith("heat")
     drawn = image.imread(tmp_path / "run/figure.png")
     assert min(drawn.shape[:2]) > 300 and drawn[..., :3].std() > 0.05
     # `plot` draws the same from the files.

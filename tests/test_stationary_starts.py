@@ -262,8 +262,8 @@ def test_the_check_of_a_start_takes_few_solves() -> None:
 
     def solves(make: Callable[[], nhgd.Problem]) -> tuple[int, int]:
         judged, other = make(), make()
-        alone = replace(other, method=replace(other.method, judge=None))
-        with_judge, without = (nhgd.solve(each).stats["solves"]["solves"] for each in (judged, alone))
+        other.method = replace(other.method, judge=None)
+        with_judge, without = (nhgd.solve(each).stats["solves"]["solves"] for each in (judged, other))
         return with_judge, without
 
     judged, alone = solves(lambda: nhgd.load(ROBUST, FEW))
