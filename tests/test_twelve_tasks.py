@@ -1,4 +1,4 @@
-"""The page docs/twelve_tasks.md: its blocks are short, run beside `problems/` alone, and do what their sentences say."""
+"""The page docs/twelve_tasks.md: its blocks are short, run beside `problems/`, and do what their sentences say."""
 
 from __future__ import annotations
 
