@@ -58,8 +58,10 @@ def test_members_are_described(name: str) -> None:
 
 
 def test_sections_of_a_docstring_are_found() -> None:
-    text = "Adds.\n\nSlowly: always.\n\nArgs:\n    a, b: two\n        numbers: real ones.\n    c: more.\n\nReturns:\n    A sum."
+    text = (
+        "Adds.\n\nSlowly: always.\n\nArgs:\n    a, b: two\n        numbers: real.\n    c: more.\n\nReturns:\n    A sum."
+    )
     found = sections(text)
     assert found[""][""].strip() == "Adds.\n\nSlowly: always."
-    assert found["Args"] == {"a, b": "two\nnumbers: real ones.", "c": "more."}
+    assert found["Args"] == {"a, b": "two\nnumbers: real.", "c": "more."}
     assert found["Returns"] == {"": "A sum."}

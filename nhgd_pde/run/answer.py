@@ -182,6 +182,8 @@ class Answer:
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
         """Writes a run folder of this solution (without the fields of earlier iterations); returns its path.
 
+        The folder has no checkpoint, which `Solution.load` and `resume` need: `solve(problem, output=...)` writes one.
+
         Args:
             folder: a folder that does not exist, an empty one, or a run folder of this problem.
             overwrite: the folder may hold a run of another problem.
