@@ -2,7 +2,7 @@
 # make solve PROBLEM=my.yaml       another problem file
 # make test                        set up with the developers' tools, then lint, types and tests
 # make test-slow                   the tests that take long: every shipped problem at its size, ...
-# make schema                      write the schema and the reference of problem files again
+# make schema                      write the schema, the reference and the page of the Python API again
 # make ... PYTHON=python3.12       another interpreter (3.11 to 3.13) for the virtual environment
 #
 # Everything is installed into .venv, in the versions of constraints.txt.
@@ -43,11 +43,12 @@ lint: $(VENV)/.ready-dev
 types: $(VENV)/.ready-dev
 	$(BIN)/mypy
 
-# What is made from the vocabulary of problem files; tests compare it.
+# What is made from the vocabulary of problem files and from docstrings; tests compare it.
 schema: $(VENV)/.ready
 	$(BIN)/nhgd-pde schema > problems/schema.json
 	cp problems/schema.json nhgd_pde/problem_file/schema.json
 	$(BIN)/nhgd-pde schema --markdown > docs/reference.md
+	$(BIN)/python -m benchmarks.api_page > docs/api.md
 
 setup: $(VENV)/.ready
 

@@ -32,14 +32,17 @@ __all__ = ["Problem", "load", "solve", "verify"]
 
 
 def load(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Problem:
-    """Read, check and build a problem: for a file with a `task` a `task_problem.TaskProblem`, which `solve` takes too.
+    """Read, check and build a problem.
+
+    A file with a `task` in place of an equation gives a `TaskProblem`, which `solve` takes too.
 
     Args:
-        source: a problem file, the run folder of a problem, or the same content as a mapping.
-        overrides: values by dotted path, such as {"objective.1.weight": 1e-4}.
+        source: the path of a problem file or of a run folder, or the content of a problem file as a mapping.
+        overrides: values that replace those of the file, by dotted path: `{"objective.1.weight": 1e-4}` sets the
+            weight of the second term. They are the `--set` of the command line.
 
     Raises:
-        ProblemError: everything that is wrong with it, a line each.
+        ProblemError: everything that is wrong with it, a line each; the problem would not fit into memory.
     """
     if isinstance(source, str | Path) and (Path(source) / PROBLEM).is_file():
         source = Path(source) / PROBLEM
@@ -83,9 +86,9 @@ def solve(
     """Solve a problem.
 
     Args:
-        problem: from `load`.
-        callback: called with the row of history.csv of every outer iteration; the run ends, as `interrupted`, once it
-            returns True.
+        problem: from `load`, or a `Problem`.
+        callback: called with the row of history.csv of every outer iteration, a mapping; the run ends, with the status
+            `interrupted`, once the callback returns True.
         output: a run folder to write while solving; none by default.
         interrupted: asked before every evaluation; true stops the run with what it has.
         roles: 2 puts the inverse Fisher information into a process of its own, on `devices.curvature`.

@@ -32,12 +32,14 @@ if TYPE_CHECKING:
 class Problem:
     """A problem that is ready to be solved, from `load`, or made of Python objects.
 
-    problem = nhgd.Problem(mesh=nhgd.Rectangle(cells=[32, 32]), pde=nhgd.Poisson(...), control=..., objective=[...])
+    `problem = nhgd.Problem(mesh=nhgd.Rectangle(cells=[32, 32]), pde=nhgd.Poisson(...), control=..., objective=[...])`
 
     Args:
         name: names the run folder.
-        mesh, pde, control, objective, options: the sections of a problem file, as mappings or as objects such as
-            `nhgd.Rectangle`, `nhgd.Poisson`, `nhgd.SourceControl` and `nhgd.Tracking`.
+        mesh, pde, control, objective: the sections of a problem file, as mappings or as objects such as
+            `nhgd.Rectangle`, `nhgd.Poisson`, `nhgd.SourceControl` and `nhgd.Tracking`. `objective` is a list of terms;
+            `control` is one control or a list.
+        options: all other keys of a problem file, such as `time`, `element`, `outer`.
 
     Raises:
         ProblemError: everything that is wrong with them, a line each, as for a file.
@@ -46,7 +48,7 @@ class Problem:
         file: the checked problem file; `file.spec` has every option.
         pde: mesh, spaces, state equation, control and objective.
         method: what `solve` will use.
-        seconds: time it took to read and build.
+        seconds: time in seconds that it took to read and build.
         scenarios: builds the problem of any scenarios of the random inputs, with `pde` as the nominal one; None without
             random inputs.
         population: how a population searches for the start of the run; None for a method with one start.
@@ -116,7 +118,7 @@ class Problem:
 
     @property
     def inner_shape(self) -> tuple[int, int]:
-        """(S, n)."""
+        """(S, n): the number of scenarios, and of state unknowns in each."""
         return self.stages[-1].inner_shape
 
     @cached_property
@@ -133,24 +135,27 @@ class Problem:
 
     @property
     def counts(self) -> Counts:
+        """The work done so far: numbers of solves, factorisations, products."""
         return self.pde.counts
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Sentences for the user on the file that are not about mistakes."""
+        """What a user should know about the file though it is no mistake: a sentence each."""
         return self.pde.notices
 
     @property
     def device(self) -> torch.device:
+        """Where states are computed, such as `cpu` or `cuda:0`."""
         return self.pde.equation.lift.device
 
     @property
     def form(self) -> str:
-        """The name of the inner statistical model."""
+        """The statistical model of the inner problem, `energy` or `residual`."""
         return self.pde.model.name
 
     @property
     def name(self) -> str:
+        """The name in the problem file."""
         return self.pde.name
 
     @property
@@ -184,11 +189,15 @@ class Problem:
         return problem_view(str(self), str(self.pde.space.domain), self.file.dump())
 
     def yaml(self, folder: Path | None = None) -> str:
-        """The resolved problem file, with what made it in comments; `folder` is where it will be, if not beside it."""
+        """The problem file with all defaults filled in, and with what made it in comments.
+
+        Args:
+            folder: where the text will be stored, so that paths in it are right; by default beside the problem file.
+        """
         return stamped(self.file.dump() if folder is None else self.file.dump_for(folder))
 
     def report(self) -> str:
-        """What `check` says besides the first line: the mesh, what to beware of, and the cost of a solve."""
+        """What `nhgd-pde check` prints after its first line: the mesh, warnings, and the cost of a solve."""
         from .choice.estimate import estimate
         from .scenario_problem import ScenarioProblem
 

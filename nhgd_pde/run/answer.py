@@ -52,13 +52,14 @@ class Answer:
     Attributes:
         status: `converged`, `stopped`, `interrupted` or `failed`.
         message: a sentence that says why.
-        objective: the value reached.
-        control: (p,) the outer variables: the control's coefficients.
-        gradient: (p,) the gradient in their inner product.
-        certificate: how good state and gradient are.
-        history: a mapping an outer iteration, the rows of history.csv.
-        stats: the content of summary.json.
-        problem_yaml: the resolved problem file.
+        objective: the value that was reached.
+        control: (p,) the outer variables: the coefficients of all controls, one after the other.
+        gradient: (p,) the gradient of the objective in the inner product of the control.
+        certificate: bounds `state_residual` and `adjoint_residual` of the relative errors of state and adjoint, and an
+            estimate `gradient_error` of the error of the gradient that they leave, in the norm of `gradient`.
+        history: a mapping for each outer iteration, the rows of history.csv.
+        stats: the content of summary.json, a mapping.
+        problem_yaml: the text of the problem file with all defaults filled in.
     """
 
     status: Status
@@ -181,8 +182,10 @@ class Answer:
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
         """Writes a run folder of this solution (without the fields of earlier iterations); returns its path.
 
+        The folder has no checkpoint, which `Solution.load` and `resume` need: `solve(problem, output=...)` writes one.
+
         Args:
-            folder: a new, an empty or a run folder.
+            folder: a folder that does not exist, an empty one, or a run folder of this problem.
             overwrite: the folder may hold a run of another problem.
 
         Raises:

@@ -59,7 +59,10 @@ class Solution(Answer):
 
     @property
     def controls(self) -> dict[str, np.ndarray]:
-        """The coefficients of each control by its name, (m,), or (steps or windows, m) where it varies in time."""
+        """The coefficients of each control by its name.
+
+        Arrays (m,), or (steps, m) or (windows, m) where the control varies in time.
+        """
         return split_controls(self.problem, self.control)
 
     @property
@@ -76,13 +79,19 @@ class Solution(Answer):
         return self.state[0].reshape(levels(self.problem), -1)
 
     def fields(self, level: int = -1) -> tuple[Grid, FieldData]:
-        """The fields for ParaView: state, control, target, adjoint, sensitivity; of an evolution at one of `times`.
+        """The mesh, and all fields of final.vtu as arrays: state, control, target, adjoint, sensitivity.
+
+        The second value has the fields at nodes in `.point`, those of cells in `.cell`, by name. The first one has the
+        coordinates in `.points` (nodes, dim) and the nodes of each cell in `.cells`.
 
         In the cells there are the numbers of subdomains, the coefficients of the equation as they enter it and, for
         elasticity, the stresses: means over each cell.
 
         With random inputs the state is a mean, beside which stand its standard deviation, the probability that it
         exceeds the threshold, and the states of the scenarios with the best, the median and the worst objective.
+
+        Args:
+            level: which of `times` of an evolution; by default the last.
         """
         judged, adjoint, states = self.judgement, self.adjoint, None
         if judged is not None:
@@ -109,7 +118,9 @@ class Solution(Answer):
         return f"{first}{EVOLUTION}/{EVOLUTION}.pvd in ParaView, {script}: its time is that of the problem{iterates}"
 
     def sensors(self) -> tuple[Grid, FieldData] | None:
-        """The sensors of the objective as points: measured and computed values, misfits, weights; None without.
+        """The sensors of the objective as points, with measured and computed values, misfits and weights.
+
+        None for a problem without sensors.
 
         With random inputs the computed values are means over the scenarios, beside their standard deviations.
         """
@@ -123,7 +134,7 @@ class Solution(Answer):
         """The parts of the boundary that controls act on, with control and sensitivity; None without such a control.
 
         Args:
-            level: which of `times` of an evolution.
+            level: which of `times` of an evolution; by default the last.
         """
         if all(part.facets is None for part in self.problem.control.parts):
             return None
@@ -132,7 +143,7 @@ class Solution(Answer):
         return boundary_controls(self.problem, self.control, self.gradient, level)
 
     def boundary_frames(self) -> Iterator[tuple[Grid, FieldData]]:
-        """The same at each of `times`; none where no control on the boundary varies in time."""
+        """What `boundary` returns, at each of `times`; none where no control on the boundary varies in time."""
         varies = any(part.facets is not None and part.steps is not None for part in self.problem.control.parts)
         every = (self.boundary(level) for level in range(levels(self.problem) if varies and len(self.times) > 1 else 0))
         return (frame for frame in every if frame is not None)
@@ -143,7 +154,7 @@ class Solution(Answer):
         return (self.fields(level) for level in range(count if count > 1 else 0))
 
     def scenario_rows(self) -> Iterator[Mapping[str, Any]]:
-        """The rows of scenarios.csv; none without random inputs."""
+        """The rows of scenarios.csv, a mapping each; none without random inputs."""
         return iter(()) if self.judgement is None else self.judgement.rows()
 
     @property
@@ -160,9 +171,9 @@ class Solution(Answer):
 
         Args:
             points: (k, dim) coordinates, in the unit of the mesh.
-            name: of a field of final.vtu, such as `control`, `target`, `adjoint`, `displacement`. `state` is the state
-                of every problem: of a flow its velocity, of a Helmholtz equation complex values.
-            level: which of `times` of an evolution.
+            name: the name of a field of final.vtu, such as `control`, `target`, `adjoint`, `displacement`. `state` is
+                the state of every problem: of a flow its velocity, of a Helmholtz equation complex values.
+            level: which of `times` of an evolution; by default the last.
 
         Raises:
             ValueError: there is no such field, or a point is outside the mesh.
@@ -177,8 +188,8 @@ class Solution(Answer):
         Args:
             expression: in x, y, z, r, t and the names of the fields of final.vtu; components of a vector are
                 `velocity_x`, ..., those of a matrix `stress_xy`, ...
-            on: a subdomain or a part of the boundary.
-            level: which of `times` of an evolution.
+            on: a subdomain or a part of the boundary; by default the whole domain.
+            level: which of `times` of an evolution; by default the last.
 
         Raises:
             ValueError: there is no such part, or the expression is wrong.
@@ -188,7 +199,9 @@ class Solution(Answer):
         return integral(self.problem, self.fields(level)[1], expression, on)
 
     def plot(self, level: int | None = None) -> Figure:
-        """State, controls, density and targets side by side, and the convergence; of a body in 3-D its middle slice.
+        """A figure of matplotlib: state, controls, density and targets side by side, and the convergence.
+
+        Of a body in 3-D the middle slice is drawn.
 
         Args:
             level: which of `times` of an evolution; by default several of them.

@@ -27,7 +27,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class LossProblem:
-    """Minimise an outer loss over v, where u minimises an inner loss; a `SecondOrderProblem` and `ImplicitProblem`.
+    """Minimise an outer loss over v, where u minimises an inner loss.
+
+    Its methods are those that optimisers call, see `SecondOrderProblem` and `ImplicitProblem` in `engine/bilevel.py`.
 
     Attributes:
         inner_loss: g(u, v), a number, for u (d,) and v (p,), strictly convex in u near u*(v); written with functions

@@ -63,6 +63,7 @@ class Verification:
 
     @property
     def passed(self) -> bool:
+        """Every test has passed."""
         return all(check.passed for check in self.checks)
 
     def __str__(self) -> str:
