@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -17,6 +18,7 @@ from .engine.stability import JacobianKind
 from .fem.patches import patches
 from .fem.state_space import StateSpace
 from .inner.energy import EnergyModel
+from .inner.given_gradient import given_gradient, given_length
 from .inner.model import InnerModel
 from .linalg.counts import Counts
 from .linalg.differences import PointFunction
@@ -47,10 +49,8 @@ class PDEProblem:
         control: the discrete controls.
         objective: f.
         model: the inner statistical model.
-        fields: further fields for output (target, ...) by name: coefficients (rows, size of the state space), with one
-            row, or one for each time step.
-        earlier: the same problem with milder parameters (a penalty, the slope of a projection), to be solved before it,
-            each from the solution of the one before.
+        fields: further fields for output (target, ...) by name: (rows, size of the state space), one row a time step.
+        earlier: the same problem with milder parameters, such as a penalty, to be solved one after the other before it.
         origin: unknowns and controls to start from in place of the initial ones.
         constraint: an inequality of the controls besides their bounds; None without.
         l1_weights: (p,) the weights of |v| in the objective of the file, which are not in `objective`; None without.
@@ -206,30 +206,30 @@ class PDEProblem:
         return relative_dual_error(self.inner_metric, residual, self.inner_length(u, v), tolerance)
 
     def inner_length(self, u: Tensor, v: Tensor) -> float:
-        """|u|_K of the whole field, Dirichlet values included.
+        """|u|_K of the whole field, with Dirichlet values and a given gradient.
 
         The energy of a field that does not vanish on the boundary does not depend on its level. Its L2 norm is added,
         times the smallest eigenvalue of K, so that it adds at most as much as the energy.
         """
         full = self.state(u, v)
-        if torch.equal(full, self.equation.extend(u)):
+        if given_gradient(self.equation) is None and torch.equal(full, self.equation.extend(u)):
             return self.inner_metric.norm(u)
         return self._whole_length(full, self.model.whole_gram, self._level)
 
     def _whole_length(self, full: Tensor, gram: SparseMatrix, level: float) -> float:
-        return length(full, lambda x: gram.mv(x) + level * self._mass.mv(x), gram.diagonal)
+        own = length(full, lambda x: gram.mv(x) + level * self._mass.mv(x), gram.diagonal)
+        return math.hypot(own, given_length(self.space, self.equation, gram))
 
     @of_controls("v")
     def energy(self, u: Tensor, v: Tensor) -> tuple[RieszMap, float]:
         """The inner product of a positive definite J, by its factors, and the norm of the whole field in it.
 
-        For one scenario. The level of a field that does not vanish on the boundary is included as in `inner_length`,
-        weighted with the size of the diagonal of J.
+        For one scenario. Level and given gradient count as in `inner_length`, with the size of the diagonal of J.
         """
         assert isinstance(self.model, EnergyModel)
         metric = self.model.metric_at(u, v)
         full = self.equation.embed(u, v)
-        if torch.equal(full, self.equation.extend(u)):
+        if given_gradient(self.equation) is None and torch.equal(full, self.equation.extend(u)):
             return metric, metric.norm(u)
         whole = self.equation.linearise(u, v).whole.operator
         size = float(whole.diagonal().sum() / self.model.whole_gram.diagonal().sum())

@@ -165,7 +165,7 @@ def lengths_times(path: Path, length: float, folder: Path) -> tuple[dict[str, An
     """
     data = content(path)
     kind = data["pde"].get("kind")
-    if kind not in _POWERS or "file" in data["mesh"]:
+    if kind not in _POWERS or "file" in data["mesh"] or any(term["kind"] == "python" for term in data["objective"]):
         return None
     data = {
         key: value if key in ("mesh", "name", "data") else renamed(value, {x: f"({x}/{length!r})" for x in "xyz"})
