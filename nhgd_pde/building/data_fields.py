@@ -19,7 +19,7 @@ from .random_values import same_place
 
 # The kind of each file by its suffix; files with other suffixes are read as meshes.
 _TABLES = (".csv", ".txt", ".dat", ".npz")
-_IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
+_IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".pgm", ".ppm")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,22 +94,27 @@ def _of_file(file: ProblemFile, spec: FileData, domain: Domain) -> FieldFunction
     if path is None:
         raise DataFieldError("file", f"expected a file, found nothing at {spec.file!r}")
     suffix = path.suffix.lower()
+    gridded = suffix == ".npy" or suffix in _IMAGES
+    if spec.field is not None and gridded:
+        raise DataFieldError("field", "expected none, because an image or an array has no names")
+    if spec.box is not None and not gridded:
+        raise DataFieldError("box", f"expected none, because the places in {path.name} are those of its points")
     if suffix in _TABLES:
         from .data_kinds.scattered import field_of_points, read_points
 
         return field_of_points(*read_points(path, spec.field, domain.dim), spec.method)
-    if suffix == ".npy" or suffix in _IMAGES:
+    if gridded:
         from .data_kinds.raster import field_of_array, field_of_image
 
         box = _box(spec, domain)
         if suffix == ".npy":
             return field_of_array(path, box, spec.method)
         if domain.dim != 2:
-            raise DataFieldError("file", f"expected data in {domain.dim} dimensions, found an image")
+            raise DataFieldError("file", f"expected data in {domain.dim}-D, found an image, which is for 2-D")
         return field_of_image(path, box, spec.method)
     from .data_kinds.mesh_field import field_of_mesh
 
-    return field_of_mesh(path, spec.field, domain.dim)
+    return field_of_mesh(path, spec.field, domain.dim, spec.method)
 
 
 def _box(spec: FileData, domain: Domain) -> np.ndarray:
