@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,13 @@ def test_parts_follow_refinement_and_are_written_to_the_run_folder(tmp_path: Pat
         ({"default": "x < 0.1"}, "parts.default", "the name is taken: it means something else"),
         ({"a": "z < 1"}, "parts.a.boundary", "'z' has no value in 2-D"),
         ({"a": "1/x"}, "parts.a.boundary", "expected a condition that is 0 or 1 everywhere, found 1/x, not finite"),
+        (
+            {"a": {"cells": "2*x"}},
+            "parts.a.cells",
+            "found 2*x, 0.0555556 at (0.0277778, 0.0555556); compare, as in 'x < 0.5', and combine conditions by",
+        ),
+        ({" ": "x < 0.1"}, "parts. ", "expected a name, found none"),
+        ({"a": "x <"}, "parts.a", "not an arithmetic expression"),
         ({"a": {}}, "parts.a", "expected a condition such as 'x < 0.1 and y > 0.4'"),
         ({"a": {"cels": "x < 1"}}, "parts.a.cels", "unknown key (did you mean 'cells'?)"),
         ({"a": {"cells": "k < 1"}}, "parts.a.cells", "unknown name 'k'"),
@@ -120,6 +128,13 @@ def test_parts_follow_refinement_and_are_written_to_the_run_folder(tmp_path: Pat
 )
 def test_parts_that_are_none_are_refused(parts: dict[str, Any], key: str, message: str) -> None:
     assert message in complaints(parts=parts)[key]
+
+
+def test_a_part_with_a_mistake_is_not_unknown_where_it_is_used() -> None:
+    used = {"kind": "source", "on": "a"}
+    assert complaints(parts={"a": "x <"}, control=used).keys() == {"parts.a"}
+    assert complaints(parts={"a": {"boundary": "x < 0.1", "cells": "x <"}}, control=used).keys() == {"parts.a.cells"}
+    assert complaints(parts={"a": "x <"}, control={"kind": "source", "on": "b"}).keys() == {"parts.a", "control.on"}
 
 
 def test_conditions_on_parameters_and_data_are_refused() -> None:
@@ -368,6 +383,9 @@ def test_the_run_folder_names_the_data_and_a_changed_file_is_noticed(tmp_path: P
         ({"points": np.zeros((15000, 2)), "values": [1]}, "points", "expected at most 5,000 numbers, found 30,000"),
         ({"python": lambda x: 1 / 0}, "python", "the function raised ZeroDivisionError"),
         ({"python": lambda x: np.zeros(3)}, "python", "expected values of shape"),
+        ({"python": lambda x: 1j * x[0]}, "python", "expected real numbers, found an array of the type complex128"),
+        ({"python": lambda x: None}, "python", "expected real numbers, found an array of the type object"),
+        ({"python": lambda x: sys.exit(3)}, "python", "the function raised SystemExit: 3"),
         ({"fil": "a"}, "", "expected a mapping with file: ... or points: ... or python: ..."),
     ],
 )
@@ -549,6 +567,7 @@ def test_names_of_data_are_not_taken() -> None:
     one = {"points": [[0, 0]], "values": [1], "method": "nearest"}
     assert "it means something else in expressions" in complaints(data={"x": one})["data.x"]
     assert "it is a coordinate of the mesh" in complaints(data={"y": one})["data.y"]
+    assert "it means something else in expressions" in complaints(data={"lambda": one})["data.lambda"]
     assert "expected a name of letters" in complaints(data={"a b": one})["data.a b"]
     control = [{"kind": "parameter", "name": "k", "initial": 1}, {"kind": "source"}]
     assert "a control of kind parameter has it" in complaints(data={"k": one}, control=control)["data.k"]

@@ -169,7 +169,8 @@ def test_problems_of_every_kind_start_warm(name: str) -> None:
     [
         (np.zeros(3), r"expected \(25,\) values of the control, found 3"),
         (np.full(25, np.nan), "expected finite values"),
-        ([["a"]], "expected numbers, found list"),
+        (np.ones(25) * 1j, "expected real numbers, found an array of the type complex128"),
+        ([["a"]], "expected real numbers, found list"),
     ],
 )
 def test_a_start_that_does_not_fit_is_refused(initial: Any, message: str) -> None:

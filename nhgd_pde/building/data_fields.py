@@ -12,7 +12,7 @@ from ..fem.mesh import Domain
 from ..problem_file.data_spec import DataSpec, FileData, FunctionData, PointData
 from ..problem_file.errors import ProblemError
 from ..problem_file.loading import ProblemFile
-from .data_kinds.base import DataFieldError, FieldFunction
+from .data_kinds.base import DataFieldError, FieldFunction, real_numbers
 from .issue_collector import IssueCollector
 from .python_code import load_function
 from .random_values import same_place
@@ -135,8 +135,10 @@ def _box(spec: FileData, domain: Domain) -> np.ndarray:
 def _called(file: ProblemFile, key: str, function: FieldFunction, x: np.ndarray) -> np.ndarray:
     """The values of a function of the user at points (dim, P)."""
     try:
-        values = np.asarray(function(x.copy()), dtype=np.float64)
-    except Exception as error:
+        values = real_numbers("python", np.asarray(function(x.copy())))
+    except DataFieldError as error:
+        raise file.error(key, str(error)) from None
+    except (Exception, SystemExit) as error:
         raise file.error(key, f"the function raised {type(error).__name__}: {str(error)[:500]}") from error
     if values.shape not in ((), x.shape[1:]):
         raise file.error(key, f"expected values of shape ({x.shape[1]},) at {x.shape[1]} points, found {values.shape}")

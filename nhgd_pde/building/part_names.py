@@ -53,7 +53,7 @@ class Use:
 
 def mistakes_in_names(rest: RestOfFile) -> list[Issue]:
     """The names that the mesh does not have, or a mistake of the mesh file, in what is right in a file."""
-    if ("mesh",) in rest.left_out:
+    if rest.left_out & {("mesh",), ("parts",)}:
         return []
     spec = rest.file.spec
     coarse = rest.file
@@ -64,7 +64,9 @@ def mistakes_in_names(rest: RestOfFile) -> list[Issue]:
             own["cells"] = tuple(1 for _ in spec.mesh.cells)
         coarse = replace(rest.file, spec=spec.model_copy(update={"mesh": spec.mesh.model_copy(update=own)}))
     try:
-        wrong = _wrong_names(spec, build_domain(coarse))
+        # A part with a mistake of its own is not unknown.
+        own_mistakes = {place[1] for place in rest.left_out if place[0] == "parts" and len(place) > 1}
+        wrong = [use for use in _wrong_names(spec, build_domain(coarse)) if use.name not in own_mistakes]
         if not wrong:
             return []
         # Messages give numbers of facets and cells.

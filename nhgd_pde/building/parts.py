@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..fem.cells import place_text
 from ..fem.mesh import Domain
 from ..problem_file.errors import ProblemError
 from ..problem_file.expressions import COORDINATES, Expression, ExpressionError
@@ -31,6 +32,8 @@ def with_parts(file: ProblemFile, domain: Domain) -> Domain:
     found: dict[str, dict[str, np.ndarray]] = {"boundary": {}, "cells": {}}
     for name, spec in file.spec.parts.items():
         key, known = f"parts.{name}", domain.described(name)
+        if not name.strip():
+            mistakes.complain(key, "expected a name, found none")
         if known or name in _TAKEN:
             mistakes.complain(key, f"the name is taken: it {known or 'means something else'}")
         for kind, condition in spec.conditions.items():
@@ -59,9 +62,16 @@ def _holds(mistakes: IssueCollector, key: str, condition: Expression, x: np.ndar
     else:
         try:
             values = condition.numpy(x)
-            if np.isfinite(values).all():
-                return values != 0.0
-            mistakes.complain(key, f"expected a condition that is 0 or 1 everywhere, found {condition}, not finite")
+            wrong = ~np.isin(values, (0.0, 1.0))
+            if not wrong.any():
+                return values == 1.0
+            first = int(np.argmax(wrong))
+            found = f"{values[first]:g} at {place_text(x[:, first])}" if np.isfinite(values[first]) else "not finite"
+            mistakes.complain(
+                key,
+                f"expected a condition that is 0 or 1 everywhere, found {condition}, {found}; compare, "
+                "as in 'x < 0.5', and combine conditions by and, or, not",
+            )
         except ExpressionError as error:
             mistakes.complain(key, str(error))
     return np.zeros(x.shape[1], dtype=bool)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo, model_validator
 from pydantic_core import CoreSchema, core_schema
 
 from nhgd_pde.problem_file.expressions import Expression
@@ -41,10 +41,14 @@ class OrCondition:
     """A text in place of a mapping: one condition for the boundary and for the cells."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        def mapping(value: object) -> object:
-            return {"boundary": value, "cells": value} if isinstance(value, str) else value
+        def mapping(value: object, info: ValidationInfo) -> object:
+            if not isinstance(value, str):
+                return value
+            # A mistake in the text is reported once.
+            condition = Formula().check(value, info.context)
+            return {"boundary": condition, "cells": condition}
 
-        return core_schema.no_info_before_validator_function(mapping, handler(source))
+        return core_schema.with_info_before_validator_function(mapping, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return {"anyOf": [{"type": "string"}, handler(schema)]}

@@ -36,9 +36,11 @@ def checked_start(problem: Problem | TaskProblem, initial: np.ndarray | Answer |
     if problem.population is not None:
         raise problem.file.error("method", "expected a method that starts from one control, found 'hpm'")
     try:
+        if np.iscomplexobj(initial):
+            raise TypeError
         values = np.array(initial, dtype=float)
     except (TypeError, ValueError):
-        raise problem.file.error("initial", f"expected numbers, found {type(initial).__name__}") from None
+        raise problem.file.error("initial", f"expected real numbers, found {_described(initial)}") from None
     if values.shape != (problem.outer_size,):
         shape = "x".join(map(str, values.shape)) or "one number"
         message = (
@@ -49,3 +51,7 @@ def checked_start(problem: Problem | TaskProblem, initial: np.ndarray | Answer |
     if not np.isfinite(values).all():
         raise problem.file.error("initial", "expected finite values, found one that is not")
     return torch.from_numpy(values)
+
+
+def _described(value: object) -> str:
+    return f"an array of the type {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
