@@ -267,6 +267,17 @@ def test_functions_of_python_from_memory_and_from_a_file(tmp_path: Path) -> None
     assert np.array_equal(values["a"], values["b"]) and np.array_equal(values["a"], x[0] ** 2 + x[1])
 
 
+def test_functions_in_memory_are_refused_where_other_processes_would_need_them() -> None:
+    content = square(mesh={"kind": "rectangle", "cells": [4, 4]}, data={"d": {"python": lambda x: x[0]}})
+    population = {"members": 2, "generations": 1, "processes": 2}
+    search = {"method": "hpm", "control": {"kind": "source", "bounds": [-1, 1]}, "population": population}
+    for roles, more in ((2, {}), (1, search)):
+        with pytest.raises(
+            ProblemError, match=r"data\.d\.python: expected file\.py:name in a run of several processes"
+        ):
+            nhgd.solve(nhgd.load(content | more), roles=roles)
+
+
 @pytest.mark.parametrize("element", ["P1", "P2"])
 @pytest.mark.parametrize(
     ("place", "value"),

@@ -289,7 +289,9 @@ def test_functions_need_one_process(tmp_path: Path) -> None:
         ],
     }
     content = {"study": "own", "problem": problem, "kind": "list", "runs": [{"objective.1.weight": 1e-2}, {}]}
-    with pytest.raises(nhgd.ProblemError, match="processes: expected 1 where Python functions are in the problem"):
+    with pytest.raises(
+        nhgd.ProblemError, match="processes: expected 1 where functions or meshes in memory are in the problem, found"
+    ):
         nhgd.study(content, processes=2, output=tmp_path / "out")
     assert nhgd.study(content, output=tmp_path / "out").complete
 
