@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import sys
 from pathlib import Path
 from typing import Any
 
+import meshio
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -111,7 +113,18 @@ def test_parts_follow_refinement_and_are_written_to_the_run_folder(tmp_path: Pat
         ({"left": "x < 0.1"}, "parts.left", "the name is taken: it is a part of the boundary, of 12 facets"),
         ({"default": "x < 0.1"}, "parts.default", "the name is taken: it means something else"),
         ({"a": "z < 1"}, "parts.a", "'z' has no value in 2-D"),
-        ({"a": "1/x"}, "parts.a", "expected a condition that is 0 or 1 everywhere, found 1/x, not finite"),
+        (
+            {"a": {"boundary": "1/x"}},
+            "parts.a.boundary",
+            "expected a condition that is 0 or 1 everywhere, found 1/x, not finite",
+        ),
+        (
+            {"a": {"cells": "2*x"}},
+            "parts.a.cells",
+            "found 2*x, 0.0555556 at (0.0277778, 0.0555556); compare, as in 'x < 0.5', and combine conditions by",
+        ),
+        ({" ": "x < 0.1"}, "parts. ", "expected a name, found none"),
+        ({"a": "x <"}, "parts.a", "not an arithmetic expression"),
         ({"a": {}}, "parts.a", "expected a condition such as 'x < 0.1 and y > 0.4'"),
         ({"a": {"cels": "x < 1"}}, "parts.a.cels", "unknown key (did you mean 'cells'?)"),
         ({"a": {"cells": "k < 1"}}, "parts.a.cells", "unknown name 'k'"),
@@ -119,6 +132,13 @@ def test_parts_follow_refinement_and_are_written_to_the_run_folder(tmp_path: Pat
 )
 def test_parts_that_are_none_are_refused(parts: dict[str, Any], key: str, message: str) -> None:
     assert message in complaints(parts=parts)[key]
+
+
+def test_a_part_with_a_mistake_is_not_unknown_where_it_is_used() -> None:
+    used = {"kind": "source", "on": "a"}
+    assert complaints(parts={"a": "x <"}, control=used).keys() == {"parts.a"}
+    assert complaints(parts={"a": {"boundary": "x < 0.1", "cells": "x <"}}, control=used).keys() == {"parts.a.cells"}
+    assert complaints(parts={"a": "x <"}, control={"kind": "source", "on": "b"}).keys() == {"parts.a", "control.on"}
 
 
 def test_conditions_on_parameters_and_data_are_refused() -> None:
@@ -251,6 +271,17 @@ def test_functions_of_python_from_memory_and_from_a_file(tmp_path: Path) -> None
     assert np.array_equal(values["a"], values["b"]) and np.array_equal(values["a"], x[0] ** 2 + x[1])
 
 
+def test_functions_in_memory_are_refused_where_other_processes_would_need_them() -> None:
+    content = square(mesh={"kind": "rectangle", "cells": [4, 4]}, data={"d": {"python": lambda x: x[0]}})
+    population = {"members": 2, "generations": 1, "processes": 2}
+    search = {"method": "hpm", "control": {"kind": "source", "bounds": [-1, 1]}, "population": population}
+    for roles, more in ((2, {}), (1, search)):
+        with pytest.raises(
+            ProblemError, match=r"data\.d\.python: expected file\.py:name in a run of several processes"
+        ):
+            nhgd.solve(nhgd.load(content | more), roles=roles)
+
+
 @pytest.mark.parametrize("element", ["P1", "P2"])
 @pytest.mark.parametrize(
     ("place", "value"),
@@ -341,8 +372,8 @@ def test_the_run_folder_names_the_data_and_a_changed_file_is_noticed(tmp_path: P
     content["objective"][0]["target"] = "d + p"
     problem = nhgd.load(content)
     nhgd.solve(problem, output=tmp_path / "run")
-    again = nhgd.load(tmp_path / "run" / "problem.yaml").file.spec
-    assert again.files is not None and again.model_copy(update={"files": None}) == problem.file.spec
+    written = nhgd.load(tmp_path / "run" / "problem.yaml").file.spec
+    assert written.files is not None and written.model_copy(update={"files": None}) == problem.file.spec
     assert nhgd.solve(problem, output=tmp_path / "run", resume=True).status == "converged"
     np.savetxt(tmp_path / "d.csv", [[0, 0, 1], [1, 0, 2], [0, 1, 4]], delimiter=",")
     with pytest.raises(nhgd.OutputError, match=r"data\.d\.file"):
@@ -367,6 +398,9 @@ def test_the_run_folder_names_the_data_and_a_changed_file_is_noticed(tmp_path: P
         ({"points": np.zeros((15000, 2)), "values": [1]}, "points", "expected at most 5,000 numbers, found 30,000"),
         ({"python": lambda x: 1 / 0}, "python", "the function raised ZeroDivisionError"),
         ({"python": lambda x: np.zeros(3)}, "python", "expected values of shape"),
+        ({"python": lambda x: 1j * x[0]}, "python", "expected real numbers, found an array of the type complex128"),
+        ({"python": lambda x: None}, "python", "expected real numbers, found an array of the type object"),
+        ({"python": lambda x: sys.exit(3)}, "python", "the function raised SystemExit: 3"),
         ({"fil": "a"}, "", "expected a mapping with file: ... or points: ... or python: ..."),
     ],
 )
@@ -386,7 +420,11 @@ def test_wrong_data_are_refused(data: dict[str, Any], key: str, message: str) ->
         ("wrong.png", b"PNG", "cannot be read as an image"),
         ("wrong.npz", b"PK", "expected an archive of arrays of numbers"),
         ("wrong.npy", b"", "expected an array of numbers"),
+        ("empty.npz", b"", "expected an archive of arrays of numbers"),
         ("wrong.vtu", b"<x/>", "cannot be read by meshio"),
+        ("comma.csv", b"x;y;v\n0,5;0;1\n", "line 2: expected numbers, found '0,5, 0, 1' (the decimal mark is a point)"),
+        ("tab.csv", b"0,5\t0\t1\n", "line 1: expected numbers, found '0, 5\\t0\\t1' (the decimal mark is a point)"),
+        ("long.csv", b"0,0,1_0\n", "line 1: expected numbers, found '0, 0, 1_0'"),
     ],
 )
 def test_files_that_are_not_data_are_refused(name: str, content: bytes, message: str, tmp_path: Path) -> None:
@@ -394,10 +432,157 @@ def test_files_that_are_not_data_are_refused(name: str, content: bytes, message:
     assert message in complaints(data={"d": {"file": str(tmp_path / name)}})["data.d.file"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x;y;v\n0;0;1\n1;0;2\n0;1;3\n",
+        '"x","y","temperature (K)"\n0,0,1\n1,0,2\n0,1,3\n',
+        "\ufeffx, y, T [\u00b0C]\r\n0, 0, 1\r\n1, 0, 2\r\n0, 1, 3\r\n",
+        "x\ty\tv\n0\t0\t1\n1\t0\t2\n0\t1\t3\n",
+    ],
+)
+def test_tables_of_spreadsheets_are_read(text: str, tmp_path: Path) -> None:
+    (tmp_path / "with space \u00fc.csv").write_bytes(text.encode())
+    found = fields({"d": {"file": str(tmp_path / "with space \u00fc.csv")}})
+    assert found.at(["d"], np.array([[0.25], [0.5]]))["d"] == pytest.approx(1.0 + 0.25 + 2.0 * 0.5)
+
+
+def test_turned_and_transparent_images_are_what_a_viewer_shows(tmp_path: Path) -> None:
+    pixels = np.array([[255, 128], [0, 64]], dtype=np.uint8)
+    turned, exif = Image.fromarray(pixels), Image.Exif()
+    exif[0x0112] = 6  # To be shown turned by a right angle clockwise.
+    turned.save(tmp_path / "turned.png", exif=exif)
+    clear = Image.fromarray(pixels).convert("RGBA")
+    clear.putalpha(Image.fromarray(np.array([[255, 255], [0, 255]], dtype=np.uint8)))
+    clear.save(tmp_path / "clear.png")
+    Image.fromarray(pixels.astype(np.float32)).save(tmp_path / "numbers.tif")
+    names = ("turned.png", "clear.png", "numbers.tif")
+    found = fields({name[:-4]: {"file": str(tmp_path / name), "method": "nearest"} for name in names})
+    # Upper left, upper right, lower left, lower right.
+    x = np.array([[0.25, 0.75, 0.25, 0.75], [0.75, 0.75, 0.25, 0.25]])
+    assert (255.0 * found.at(["turned"], x)["turned"]).round().tolist() == [0, 255, 64, 128]
+    assert (255.0 * found.at(["clear"], x)["clear"]).round().tolist() == [255, 128, 255, 64]
+    assert found.at(["numbers"], x)["numbers"].tolist() == [255, 128, 0, 64]
+    Image.fromarray(-pixels.astype(np.int32)).save(tmp_path / "negative.tif")
+    message = complaints(data={"d": {"file": str(tmp_path / "negative.tif")}})["data.d.file"]
+    assert message == "expected an image with numbers from 0 to 65535, found numbers from -255 to 0"
+
+
+FLAT = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0.0]])
+HALVES = [("triangle", np.array([[0, 1, 2], [1, 3, 2]]))]
+RISE = {"v": np.arange(4.0)}
+
+
+@pytest.mark.parametrize(
+    ("mesh", "method", "wanted"),
+    [
+        (meshio.Mesh(FLAT, HALVES, RISE), "linear", 0.25 + 2 * 0.5),
+        (meshio.Mesh(FLAT, HALVES, RISE), "nearest", 2.0),
+        (meshio.Mesh(FLAT[:, [0, 2, 1]], HALVES, RISE), "linear", 0.25 + 2 * 0.5),
+        (meshio.Mesh(FLAT, HALVES, {"v": RISE["v"][:, None]}), "linear", 0.25 + 2 * 0.5),
+        # A cell without an area, and a node of no cell.
+        (
+            meshio.Mesh(
+                np.concatenate([FLAT, [[np.nan] * 3]]),
+                [("triangle", np.array([[0, 1, 2], [1, 1, 2], [1, 3, 2]]))],
+                {"v": np.append(RISE["v"], np.nan)},
+            ),
+            "linear",
+            0.25 + 2 * 0.5,
+        ),
+        (
+            meshio.Mesh(
+                np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0.5, 0], [1, 0.5], [0.5, 1], [0, 0.5]]),
+                [("quad8", np.arange(8)[None])],
+                {"v": np.array([0, 1, 3, 2, 0.5, 2, 2.5, 1])},
+            ),
+            "linear",
+            0.25 + 2 * 0.5,
+        ),
+    ],
+)
+def test_values_on_meshes_of_other_programs(mesh: meshio.Mesh, method: str, wanted: float, tmp_path: Path) -> None:
+    mesh.write(tmp_path / "a.vtu")
+    found = fields({"d": {"file": str(tmp_path / "a.vtu"), "method": method}})
+    assert found.at(["d"], np.array([[0.25], [0.55]]))["d"] == pytest.approx(wanted + (method == "linear") * 2 * 0.05)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "key", "message"),
+    [
+        (
+            meshio.Mesh(FLAT, HALVES, RISE, {"v": [np.array([1.0, 2.0])]}),
+            "field",
+            "expected one field, found 'v' both at nodes and in cells; rename one",
+        ),
+        (
+            meshio.Mesh(np.eye(4)[:, 1:], [("triangle", [[0, 1, 2]]), ("tetra", [[0, 1, 2, 3]])], RISE),
+            "file",
+            "expected a mesh in 2-D, with cells triangle, quad, triangle6, quad8, quad9; found tetra, triangle",
+        ),
+        (meshio.Mesh(FLAT * np.nan, HALVES, RISE), "file", "expected finite coordinates, found some that are not"),
+        (meshio.Mesh(FLAT + np.eye(4)[:, 1:], HALVES, RISE), "file", "expected cells on a plane, found others"),
+        (meshio.Mesh(FLAT, HALVES), "file", "expected a file with fields of values, found none"),
+    ],
+)
+def test_meshes_that_have_no_such_field_are_refused(mesh: meshio.Mesh, key: str, message: str, tmp_path: Path) -> None:
+    mesh.write(tmp_path / "a.vtu")
+    found = complaints(
+        data={
+            "d": {"file": str(tmp_path / "a.vtu"), "field": "v"}
+            if key == "field"
+            else {"file": str(tmp_path / "a.vtu")}
+        }
+    )
+    assert message in found[f"data.d.{key}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "arrays", "key", "message"),
+    [
+        ("a.npz", {"points": np.eye(3)[:, :2], "values": np.ones(3) * 1j}, "field", "expected real numbers"),
+        (
+            "a.npz",
+            {"points": np.zeros((0, 2)), "values": np.zeros(0)},
+            "points",
+            "expected a point or more, found none",
+        ),
+        ("a.npz", {"points": np.eye(3)[:, :2]}, "file", "expected a file with arrays of values, found none"),
+        ("a.npy", np.ones((2, 2)) * 1j, "file", "expected real numbers, found an array of the type complex128"),
+    ],
+)
+def test_arrays_that_are_not_real_numbers_are_refused(
+    name: str, arrays: Any, key: str, message: str, tmp_path: Path
+) -> None:
+    np.save(tmp_path / name, arrays) if name == "a.npy" else np.savez(tmp_path / name, **arrays)
+    assert message in complaints(data={"d": {"file": str(tmp_path / name)}})[f"data.d.{key}"]
+
+
+def test_other_arrays_of_an_archive_may_be_anything(tmp_path: Path) -> None:
+    points = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    np.savez(tmp_path / "a.npz", points=points, heights=points.sum(axis=1), names=np.array(["a", "b", "c"]))
+    found = fields({"d": {"file": str(tmp_path / "a.npz"), "field": "heights"}})
+    assert found.at(["d"], np.array([[0.25], [0.5]]))["d"] == pytest.approx(0.75)
+
+
+def test_keys_of_data_without_effect_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("0,0,1\n1,0,2\n0,1,3\n")
+    Image.fromarray(np.zeros((2, 2), dtype=np.uint8)).save(tmp_path / "a.png")
+    found = complaints(
+        data={
+            "a": {"file": str(tmp_path / "a.csv"), "box": [[0, 0], [1, 1]]},
+            "b": {"file": str(tmp_path / "a.png"), "field": "red"},
+        }
+    )
+    assert found["data.a.box"] == "expected none, because the places in a.csv are those of its points"
+    assert found["data.b.field"] == "expected none, because an image or an array has no names"
+
+
 def test_names_of_data_are_not_taken() -> None:
     one = {"points": [[0, 0]], "values": [1], "method": "nearest"}
     assert "it means something else in expressions" in complaints(data={"x": one})["data.x"]
     assert "it is a coordinate of the mesh" in complaints(data={"y": one})["data.y"]
+    assert "it means something else in expressions" in complaints(data={"lambda": one})["data.lambda"]
     assert "expected a name of letters" in complaints(data={"a b": one})["data.a b"]
     control = [{"kind": "parameter", "name": "k", "initial": 1}, {"kind": "source"}]
     assert "a control of kind parameter has it" in complaints(data={"k": one}, control=control)["data.k"]

@@ -73,6 +73,24 @@ def test_check_without_code_finds_the_other_mistakes(folder: Path) -> None:
     assert "unknown boundary 'nowhere'" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("pde", "source"),
+    [("kind: poisson, conductivity: d", "0"), ("kind: elasticity, poisson_ratio: d, young: d", "[0, 0]")],
+)
+def test_check_without_code_takes_data_in_the_range_of_their_place(tmp_path: Path, pde: str, source: str) -> None:
+    (tmp_path / "p.yaml").write_text(
+        f"name: p\nmesh: {{kind: rectangle, cells: 4}}\ndata: {{d: {{python: 'mine.py:f'}}}}\n"
+        f"pde: {{{pde}, source: {source}, boundary: {{left: {{dirichlet: {source}}}}}}}\ncontrol: {{kind: source}}\n"
+        f"objective: [{{kind: tracking, target: {source}}}, {{kind: regularisation, weight: 1}}]\n"
+    )
+    result = check(str(tmp_path / "p.yaml"), "--no-code")
+    assert result.exit_code == 0, result.output
+    assert "not run: data.d.python mine.py:f (which is not there)" in result.stdout
+    (tmp_path / "p.yaml").write_text((tmp_path / "p.yaml").read_text().replace("left", "lft"))
+    result = check(str(tmp_path / "p.yaml"), "--no-code")
+    assert "unknown boundary 'lft'" in result.stderr and "expected a p" not in result.stderr
+
+
 def test_check_without_code_reports_a_problem_without_code() -> None:
     result = check(str(ROOT / "problems/heat_control.yaml"), "--no-code")
     assert result.exit_code == 0

@@ -169,7 +169,8 @@ def test_problems_of_every_kind_start_warm(name: str) -> None:
     [
         (np.zeros(3), r"expected \(25,\) values of the control, found 3"),
         (np.full(25, np.nan), "expected finite values"),
-        ([["a"]], "expected numbers, found list"),
+        (np.ones(25) * 1j, "expected real numbers, found an array of the type complex128"),
+        ([["a"]], "expected real numbers, found list"),
     ],
 )
 def test_a_start_that_does_not_fit_is_refused(initial: Any, message: str) -> None:
@@ -195,6 +196,14 @@ def test_a_run_starts_from_a_solution_or_the_folder_of_a_run(tmp_path: Path) -> 
     assert again[0].status == "converged" and "the start is a solution" in again[0].message
     with pytest.raises(nhgd.OutputError, match="expected a run folder"):
         nhgd.solve(problem(), initial=tmp_path / "nothing")
+    # A mesh with as many vertices, which are other ones.
+    with pytest.raises(nhgd.ProblemError, match="expected a run on the mesh of this problem, found another one in"):
+        nhgd.solve(
+            nhgd.load(POISSON, {"mesh": {"kind": "interval", "cells": 48}, "objective.0.target": "x"}),
+            initial=tmp_path / "first",
+        )
+    wider = nhgd.solve(nhgd.load(POISSON, {"mesh.cells": [6, 6], "mesh.size": [2, 1]}), initial=tmp_path / "first")
+    assert wider.status == "converged"
     command = ["solve", str(POISSON), "--set", "mesh.cells=[6,6]", "--output", str(tmp_path / "second")]
     found = CliRunner().invoke(main, [*command, "--initial", str(tmp_path / "first")])
     assert found.exit_code == 0 and "converged: the start is a solution" in found.output
@@ -214,12 +223,15 @@ MISTAKES = {
     "study: a\nkind: grid\nproblem: p.yaml\nvary: {a: {log: [1, 2]}}": r"a.yaml:4: vary.a: expected a count of values",
     "study: a\nkind: grid\nproblem: p.yaml\nvary: {a: {linear: [1, 2, 2.5]}}": "whole number",
     "study: a\nkind: grid\nproblem: p.yaml\nvery: {a: [1]}": r"a.yaml:4: very: unknown key \(did you mean 'vary'\?\)",
-    "study: ../a\nkind: list\nproblem: p.yaml\nruns: [{a: 1}]": r"a.yaml:1: study: expected name",
+    "study: ../a\nkind: list\nproblem: p.yaml\nruns: [{a: 1}]": r"a.yaml:1: study: expected a name of letters, digits",
     "study: a\nkind: list\nproblem: p.yaml\nruns: []": r"a.yaml:4: runs",
     "study: a\nkind: list\nproblem: p.yaml\nruns: [1]": r"a.yaml:4: runs.0",
     "study: a\nkind: l_curve\nproblem: p.yaml\nvary: {mesh.cells: [1, 2, 3, 4]}": "expected the weight of a term",
     "study: a\nkind: l_curve\nproblem: p.yaml\nvary: {objective.1.weight: [1, 1, 2, 3]}": "found one twice",
     "study: a\nkind: refinement\nproblem: p.yaml\nvary: {mesh.cells: [8, 16]}": "at least 3 values, found 2",
+    "study: a\nkind: refinement\nproblem: p.yaml\nvary: {outer.rtol: [1, 2, 3]}": (
+        r"a.yaml:4: vary.outer.rtol: expected one of mesh.cells, mesh.refine, .*, time.steps, found 'outer.rtol'"
+    ),
     "study: a\nkind: refinement\nproblem: p.yaml\nvary: {a: [1, 2, 3], b: [1, 2, 3]}": "one key, found 2: a, b",
     "study: a\nkind: latin_hypercube\nproblem: p.yaml\nvary: {a: {log: [1, 2]}}\nsamples: 0": r"a.yaml:5: samples: ",
     "study: a\nkind: pareto\nproblem: p.yaml\nvary: {a: [1]}\nof: [tracking]": "at least two columns",
@@ -277,7 +289,9 @@ def test_functions_need_one_process(tmp_path: Path) -> None:
         ],
     }
     content = {"study": "own", "problem": problem, "kind": "list", "runs": [{"objective.1.weight": 1e-2}, {}]}
-    with pytest.raises(nhgd.ProblemError, match="processes: expected 1 where Python functions are in the problem"):
+    with pytest.raises(
+        nhgd.ProblemError, match="processes: expected 1 where functions or meshes in memory are in the problem, found"
+    ):
         nhgd.study(content, processes=2, output=tmp_path / "out")
     assert nhgd.study(content, output=tmp_path / "out").complete
 
@@ -431,6 +445,9 @@ def test_a_chain_goes_on_past_a_run_without_an_answer_and_over_another_mesh(tmp_
     content = grid(kind="continuation", vary={"mesh.cells": [[4, 4], [6, 6]]}, overrides={})
     rows = nhgd.study(content, output=tmp_path / "meshes").rows
     assert rows[1]["status"] == "converged" and "cold start: the control before has 25 values" in rows[1]["start"]
+    content = grid(kind="continuation", vary={"mesh.cells": [[8, 2], [2, 8]]}, overrides={})
+    rows = nhgd.study(content, output=tmp_path / "turned").rows
+    assert rows[1]["start"] == "cold start: the control before is that of another mesh"
 
 
 @pytest.fixture(scope="module")

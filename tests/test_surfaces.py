@@ -217,6 +217,7 @@ def test_mistakes_are_told_and_leave_nothing(tmp_path: Path) -> None:
         ((tmp_path / "nothing", "--stl"), "expected a run folder, found nothing"),
         ((folder,), "--stl"),
         ((folder, "--stl", "--thickness", 0), "--thickness"),
+        ((folder, "--stl", "--field", "state", "--thickness", "nan"), "thickness: expected a finite number above 0"),
         ((folder, "--stl", "--field", "state", "--threshold", 0, "--output", tmp_path / "no" / "a.stl"), "a.stl"),
     ]:
         done = run("export", *arguments)

@@ -12,14 +12,14 @@ from ..fem.mesh import Domain
 from ..problem_file.data_spec import DataSpec, FileData, FunctionData, PointData
 from ..problem_file.errors import ProblemError
 from ..problem_file.loading import ProblemFile
-from .data_kinds.base import DataFieldError, FieldFunction
+from .data_kinds.base import DataFieldError, FieldFunction, real_numbers
 from .issue_collector import IssueCollector
 from .python_code import load_function
 from .random_values import same_place
 
 # The kind of each file by its suffix; files with other suffixes are read as meshes.
 _TABLES = (".csv", ".txt", ".dat", ".npz")
-_IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
+_IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".pgm", ".ppm")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,22 +94,27 @@ def _of_file(file: ProblemFile, spec: FileData, domain: Domain) -> FieldFunction
     if path is None:
         raise DataFieldError("file", f"expected a file, found nothing at {spec.file!r}")
     suffix = path.suffix.lower()
+    gridded = suffix == ".npy" or suffix in _IMAGES
+    if spec.field is not None and gridded:
+        raise DataFieldError("field", "expected none, because an image or an array has no names")
+    if spec.box is not None and not gridded:
+        raise DataFieldError("box", f"expected none, because the places in {path.name} are those of its points")
     if suffix in _TABLES:
         from .data_kinds.scattered import field_of_points, read_points
 
         return field_of_points(*read_points(path, spec.field, domain.dim), spec.method)
-    if suffix == ".npy" or suffix in _IMAGES:
+    if gridded:
         from .data_kinds.raster import field_of_array, field_of_image
 
         box = _box(spec, domain)
         if suffix == ".npy":
             return field_of_array(path, box, spec.method)
         if domain.dim != 2:
-            raise DataFieldError("file", f"expected data in {domain.dim} dimensions, found an image")
+            raise DataFieldError("file", f"expected data in {domain.dim}-D, found an image, which is for 2-D")
         return field_of_image(path, box, spec.method)
     from .data_kinds.mesh_field import field_of_mesh
 
-    return field_of_mesh(path, spec.field, domain.dim)
+    return field_of_mesh(path, spec.field, domain.dim, spec.method)
 
 
 def _box(spec: FileData, domain: Domain) -> np.ndarray:
@@ -130,8 +135,10 @@ def _box(spec: FileData, domain: Domain) -> np.ndarray:
 def _called(file: ProblemFile, key: str, function: FieldFunction, x: np.ndarray) -> np.ndarray:
     """The values of a function of the user at points (dim, P)."""
     try:
-        values = np.asarray(function(x.copy()), dtype=np.float64)
-    except Exception as error:
+        values = real_numbers("python", np.asarray(function(x.copy())))
+    except DataFieldError as error:
+        raise file.error(key, str(error)) from None
+    except (Exception, SystemExit) as error:
         raise file.error(key, f"the function raised {type(error).__name__}: {str(error)[:500]}") from error
     if values.shape not in ((), x.shape[1:]):
         raise file.error(key, f"expected values of shape ({x.shape[1]},) at {x.shape[1]} points, found {values.shape}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ..fem.mesh import Domain
 from ..problem_file.control_spec import DirichletControl, SideControl
 from ..problem_file.errors import Issue, ProblemError
-from ..problem_file.loading import RestOfFile, in_reading_order
+from ..problem_file.loading import ProblemFile, RestOfFile, in_reading_order
 from ..problem_file.schema import ProblemSpec
 from .domains import build_domain
 from .issue_collector import IssueCollector
@@ -53,18 +53,13 @@ class Use:
 
 def mistakes_in_names(rest: RestOfFile) -> list[Issue]:
     """The names that the mesh does not have, or a mistake of the mesh file, in what is right in a file."""
-    if ("mesh",) in rest.left_out:
+    if rest.left_out & {("mesh",), ("parts",)}:
         return []
-    spec = rest.file.spec
-    coarse = rest.file
-    if not spec.parts:
-        # The coarsest built-in mesh has the names of all finer ones, but not the facets of parts by coordinates.
-        own: dict[str, object] = {"refine": 0}
-        if hasattr(spec.mesh, "cells"):
-            own["cells"] = tuple(1 for _ in spec.mesh.cells)
-        coarse = replace(rest.file, spec=spec.model_copy(update={"mesh": spec.mesh.model_copy(update=own)}))
+    spec, coarse = rest.file.spec, _coarsest(rest.file)
     try:
-        wrong = _wrong_names(spec, build_domain(coarse))
+        # A part with a mistake of its own is not unknown.
+        own_mistakes = {place[1] for place in rest.left_out if place[0] == "parts" and len(place) > 1}
+        wrong = [use for use in _wrong_names(spec, build_domain(coarse)) if use.name not in own_mistakes]
         if not wrong:
             return []
         # Messages give numbers of facets and cells.
@@ -74,6 +69,20 @@ def mistakes_in_names(rest: RestOfFile) -> list[Issue]:
     for use in wrong:
         use.complain(mistakes, domain)
     return mistakes.issues
+
+
+def _coarsest(file: ProblemFile) -> ProblemFile:
+    """The problem on a mesh that is made quickly and has the same names.
+
+    The coarsest built-in mesh has the names of all finer ones, but not the facets of parts by coordinates.
+    """
+    spec = file.spec
+    if spec.parts:
+        return file
+    own: dict[str, object] = {"refine": 0}
+    if hasattr(spec.mesh, "cells"):
+        own["cells"] = tuple(1 for _ in spec.mesh.cells)
+    return replace(file, spec=spec.model_copy(update={"mesh": spec.mesh.model_copy(update=own)}))
 
 
 def _wrong_names(spec: ProblemSpec, domain: Domain) -> Collection[Use]:

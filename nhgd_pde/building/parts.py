@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..fem.cells import place_text
 from ..fem.mesh import Domain
-from ..problem_file.errors import ProblemError
 from ..problem_file.expressions import COORDINATES, Expression, ExpressionError
 from ..problem_file.loading import ProblemFile
+from ..problem_file.part_spec import PartSpec
 from .issue_collector import IssueCollector
 
 # Names that mean something else where the name of a part may stand.
@@ -30,9 +31,9 @@ def with_parts(file: ProblemFile, domain: Domain) -> Domain:
     }
     found: dict[str, dict[str, np.ndarray]] = {"boundary": {}, "cells": {}}
     for name, spec in file.spec.parts.items():
-        key, known = f"parts.{name}", domain.described(name)
-        if known or name in _TAKEN:
-            mistakes.complain(key, f"the name is taken: it {known or 'means something else'}")
+        key, complaint = f"parts.{name}", _complaint(name, domain)
+        if complaint:
+            mistakes.complain(key, complaint)
         # One condition for both is written at the name of the part, and a mistake in it is reported there, once.
         single = len(set(map(str, spec.conditions.values()))) == 1 and len(spec.conditions) == 2
         for kind, condition in spec.conditions.items():
@@ -41,16 +42,28 @@ def with_parts(file: ProblemFile, domain: Domain) -> Domain:
             if len(here):
                 found[kind][name] = here
         if not mistakes.issues and not any(name in parts for parts in found.values()):
-            where = " or ".join("facets of the boundary" if kind == "boundary" else kind for kind in spec.conditions)
-            conditions = ", ".join(dict.fromkeys(repr(str(each)) for each in spec.conditions.values()))
-            mistakes.complain(key, f"expected {where} at whose midpoints {conditions} holds, found none")
-    if mistakes.issues:
-        raise ProblemError(mistakes.issues)
+            mistakes.complain(key, _none(spec))
+    mistakes.raise_found()
     return replace(
         domain,
         boundaries={**domain.boundaries, **found["boundary"]},
         subdomains={**domain.subdomains, **found["cells"]},
     )
+
+
+def _complaint(name: str, domain: Domain) -> str:
+    """What is wrong with the name of a part; empty if nothing is."""
+    if not name.strip():
+        return "expected a name, found none"
+    known = domain.described(name)
+    return f"the name is taken: it {known or 'means something else'}" if known or name in _TAKEN else ""
+
+
+def _none(spec: PartSpec) -> str:
+    """A sentence on a part without facets and cells."""
+    where = " or ".join("facets of the boundary" if kind == "boundary" else kind for kind in spec.conditions)
+    conditions = ", ".join(dict.fromkeys(repr(str(each)) for each in spec.conditions.values()))
+    return f"expected {where} at whose midpoints {conditions} holds, found none"
 
 
 def _holds(mistakes: IssueCollector, key: str, condition: Expression, x: np.ndarray) -> np.ndarray:
@@ -61,9 +74,16 @@ def _holds(mistakes: IssueCollector, key: str, condition: Expression, x: np.ndar
     else:
         try:
             values = condition.numpy(x)
-            if np.isfinite(values).all():
-                return values != 0.0
-            mistakes.complain(key, f"expected a condition that is 0 or 1 everywhere, found {condition}, not finite")
+            wrong = ~np.isin(values, (0.0, 1.0))
+            if not wrong.any():
+                return values == 1.0
+            first = int(np.argmax(wrong))
+            found = f"{values[first]:g} at {place_text(x[:, first])}" if np.isfinite(values[first]) else "not finite"
+            mistakes.complain(
+                key,
+                f"expected a condition that is 0 or 1 everywhere, found {condition}, {found}; compare, "
+                "as in 'x < 0.5', and combine conditions by and, or, not",
+            )
         except ExpressionError as error:
             mistakes.complain(key, str(error))
     return np.zeros(x.shape[1], dtype=bool)

@@ -28,7 +28,9 @@ class TextTable:
 
 
 def read_text_table(path: Path) -> TextTable:
-    """Read a table: columns are separated by commas or blanks, and what follows a # is a comment.
+    """Read a table: columns are separated by semicolons, commas or blanks, and what follows a # is a comment.
+
+    The first line may be one of names, in quotes or without: those of which no word is a number.
 
     Raises:
         TableError: not such a table, or one without rows; the message names the line.
@@ -44,10 +46,8 @@ def read_text_table(path: Path) -> TextTable:
         words = _words(line.partition("#")[0])
         if not words:
             continue
-        if not rows and not names and all(word.isidentifier() for word in words) and not _are_numbers(words):
-            names = tuple(words)
-            if len(set(names)) < len(names):
-                raise TableError(f"line {number}: expected names that differ, found {', '.join(names)}")
+        if not rows and not names and all(words) and not any(_is_number(word) for word in words):
+            names = _names(number, words)
             continue
         row = _numbers(number, words)
         width = len(names) or (len(rows[0]) if rows else len(row))
@@ -60,26 +60,38 @@ def read_text_table(path: Path) -> TextTable:
     return TextTable(names, np.array(rows), tuple(lines))
 
 
+def _names(line: int, words: list[str]) -> tuple[str, ...]:
+    names = tuple(word.strip("\"'") for word in words)
+    if len(set(names)) < len(names):
+        raise TableError(f"line {line}: expected names that differ, found {', '.join(names)}")
+    return names
+
+
 def _words(content: str) -> list[str]:
-    if "," in content:
-        return [word.strip() for word in content.split(",")]
-    return content.split()
+    separator = next((mark for mark in ";," if mark in content), None)
+    return [word.strip() for word in content.split(separator)]
 
 
-def _are_numbers(words: list[str]) -> bool:
-    """Whether the words are numbers, of which nan and inf look like names."""
+def _is_number(word: str) -> bool:
     try:
-        [float(word) for word in words]
+        float(word)
     except ValueError:
-        return False
+        # A number with a decimal comma, or in quotes, is no name.
+        return word.strip("\"'+-").replace(",", "").replace(".", "").isdigit()
     return True
 
 
 def _numbers(line: int, words: list[str]) -> list[float]:
+    found = repr(", ".join(words)[:60])
     try:
+        if "_" in found:
+            # Python reads 1_000 as a number.
+            raise ValueError
         row = [float(word) for word in words]
     except ValueError:
-        raise TableError(f"line {line}: expected numbers, found {', '.join(words)[:60]!r}") from None
+        if any("," in word or len(word.split()) > 1 for word in words):
+            found += " (the decimal mark is a point)"
+        raise TableError(f"line {line}: expected numbers, found {found}") from None
     if not np.isfinite(row).all():
-        raise TableError(f"line {line}: expected finite numbers, found {', '.join(words)[:60]!r}")
+        raise TableError(f"line {line}: expected finite numbers, found {found}")
     return row

@@ -54,6 +54,8 @@ def export_surface(
     """
     if not np.isfinite(threshold):
         raise OutputError(f"threshold: expected a finite number, found {threshold}")
+    if thickness is not None and not (np.isfinite(thickness) and thickness > 0.0):
+        raise OutputError(f"thickness: expected a finite number above 0, found {thickness}")
     read_ended(folder)
     if not (folder / FINAL).exists():
         raise OutputError(f"{folder}: expected {FINAL}, found none")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keyword import iskeyword
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -33,7 +34,7 @@ class _Control(Section):
     name: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
-        description="Name in the output; needed where two controls are of the same kind.",
+        description="A name of letters, digits and '_' in the output; needed where two controls are of the same kind.",
     )
     initial: InitialValue = Field(default=Expression(0), description="Starting values.")
     bounds: tuple[OptionalScalar, OptionalScalar] = Field(
@@ -190,12 +191,15 @@ class ParameterControl(_Control):
     """The control is a number with a name, which the expressions of the equation use."""
 
     kind: Literal["parameter"]
-    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="The name that expressions of pde use.")
+    name: str = Field(
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="A name of letters, digits and '_', which expressions of pde use.",
+    )
 
     @field_validator("name")
     @classmethod
     def _of_its_own(cls, value: str) -> str:
-        if value in RESERVED | {"u"}:
+        if value in RESERVED | {"u"} or iskeyword(value):
             raise issue(f"the name {value!r} is taken: it means something else in expressions")
         return value
 

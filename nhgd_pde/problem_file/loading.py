@@ -92,6 +92,20 @@ class ProblemFile:
         values = _leaves(self.spec.model_dump(mode="json"))
         return {key: value for key, value in values if key.rpartition(".")[2] in _FILES and isinstance(value, str)}
 
+    @property
+    def in_memory(self) -> list[str]:
+        """The keys of functions and meshes in memory, which are not in the file that `dump` writes."""
+        spec: Any = self.spec
+        if not hasattr(spec, "pde"):
+            # A task names its data by files alone.
+            return []
+        named: list[tuple[str, Any]] = [("mesh.mesh", spec.mesh), ("pde.python", spec.pde)]
+        named += [(f"{key}.python", each) for key, each in spec.keyed_controls]
+        named += [(f"objective.{k}.python", each) for k, each in enumerate(spec.objective)]
+        named += [(f"data.{name}.python", each) for name, each in spec.data.items()]
+        given = [(key, getattr(section, key.rpartition(".")[2], None)) for key, section in named]
+        return [key for key, value in given if value is not None and not isinstance(value, str)]
+
 
 def _dumped(content: Mapping[str, Any]) -> str:
     yaml = YAML(typ="rt", pure=True)

@@ -44,9 +44,9 @@ class OrCondition:
         def mapping(value: object, info: ValidationInfo) -> object:
             if not isinstance(value, str):
                 return value
-            # A mistake in the text is reported once, at the name of the part.
-            Formula().check(value, info.context)
-            return {"boundary": value, "cells": value}
+            # A mistake in the text is reported once.
+            condition = Formula().check(value, info.context)
+            return {"boundary": condition, "cells": condition}
 
         return core_schema.with_info_before_validator_function(mapping, handler(source))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keyword import iskeyword
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
@@ -159,6 +160,6 @@ def name_complaint(name: str) -> str | None:
     """What is wrong with the name of a random input, or None."""
     if not (name.isidentifier() and name.isascii()):
         return f"expected a name of letters, digits and '_', found {name!r}"
-    if name in _TAKEN:
+    if name in _TAKEN or iskeyword(name):
         return f"the name {name!r} is taken: it means something else in expressions"
     return None

@@ -265,11 +265,20 @@ class Reached:
         v: (p,) its control.
         u: (S, n) its state; None where the method saves it in another form.
         iteration: its number, counted from the beginning of the run.
+        origin: by what the run is recognised, see `origin_of`.
     """
 
     v: torch.Tensor
     u: torch.Tensor | None
     iteration: int
+    origin: Mapping[str, Any]
+
+    def has_mesh_of(self, problem: Problem | TaskProblem) -> bool:
+        """Whether the run had the mesh of a problem, maybe of another size or at another place."""
+        ours, theirs = origin_of(problem), self.origin
+        sections = [dict(each["spec"].get("mesh", {}), size=None, origin=None) for each in (ours, theirs)]
+        checksums = [each["fingerprint"].get("the mesh") for each in (ours, theirs)]
+        return sections[0] == sections[1] or checksums[0] == checksums[1]
 
 
 def read_reached(folder: Path) -> Reached | None:
@@ -286,11 +295,12 @@ def read_reached(folder: Path) -> Reached | None:
         current, state = content["current"], content["state"]
         v, iteration = current["evaluation"]["v"], int(current["iteration"]) + int(content["before"])
         u = _state_of(state)
+        origin = {part: dict(content[part]) for part in ("spec", "fingerprint")}
     except (ValueError, TypeError, KeyError) as error:
         raise OutputError(f"{path}: the checkpoint is of another version of the package ({error})") from error
     if not isinstance(v, torch.Tensor):
         raise OutputError(f"{path}: expected the control of the last iterate, found {type(v).__name__}")
-    return Reached(v, u, iteration)
+    return Reached(v, u, iteration, origin)
 
 
 def _state_of(saved: Any) -> torch.Tensor | None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ..problem import Problem
     from ..task_problem import TaskProblem
 
+_OTHER_MESH = "from another mesh, name a field of final.vtu under data, and that name under control.initial"
+
 
 def checked_start(problem: Problem | TaskProblem, initial: np.ndarray | Answer | str | Path) -> Tensor:
     """The control (p,) as a tensor: an array, that of a solution, or that at the end of the run in a folder.
@@ -30,22 +32,28 @@ def checked_start(problem: Problem | TaskProblem, initial: np.ndarray | Answer |
         reached = read_reached(Path(initial))
         if reached is None:
             raise OutputError(f"{initial}: expected the checkpoint of a run, found none")
+        if reached.v.numel() == problem.outer_size and not reached.has_mesh_of(problem):
+            message = f"expected a run on the mesh of this problem, found another one in {initial}; {_OTHER_MESH}"
+            raise problem.file.error("initial", message)
         initial = reached.v.cpu().numpy()
     elif isinstance(initial, Answer):
         initial = initial.control
     if problem.population is not None:
         raise problem.file.error("method", "expected a method that starts from one control, found 'hpm'")
     try:
+        if np.iscomplexobj(initial):
+            raise TypeError
         values = np.array(initial, dtype=float)
     except (TypeError, ValueError):
-        raise problem.file.error("initial", f"expected numbers, found {type(initial).__name__}") from None
+        raise problem.file.error("initial", f"expected real numbers, found {_described(initial)}") from None
     if values.shape != (problem.outer_size,):
         shape = "x".join(map(str, values.shape)) or "one number"
-        message = (
-            f"expected ({problem.outer_size},) values of the control, found {shape}; from another mesh, name a field "
-            "of final.vtu under data, and that name under control.initial"
-        )
+        message = f"expected ({problem.outer_size},) values of the control, found {shape}; {_OTHER_MESH}"
         raise problem.file.error("initial", message)
     if not np.isfinite(values).all():
         raise problem.file.error("initial", "expected finite values, found one that is not")
     return torch.from_numpy(values)
+
+
+def _described(value: object) -> str:
+    return f"an array of the type {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__

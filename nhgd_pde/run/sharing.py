@@ -78,14 +78,26 @@ def check_roles(problem: Problem, roles: int) -> None:
     """
     if roles not in (1, 2):
         raise ValueError(f"roles: expected 1 or 2, found {roles}")
+    if problem.population is not None and problem.population.processes > 1:
+        _check_files(problem.file)
     if roles == 2:
         _check_two_roles(problem)
+        _check_files(problem.file)
         return
     names = problem.file.spec.devices
     inner = "cpu" if names.inner == "auto" else names.inner
     if names.curvature not in ("auto", inner):
         message = f"expected auto or {inner!r}, the inner device, in a run of one role; found {names.curvature!r}"
         raise problem.file.error("devices.curvature", message + " (--roles 2 uses both)")
+
+
+def _check_files(file: ProblemFile) -> None:
+    """Refuses functions and meshes in memory, which other processes cannot read."""
+    for key in file.in_memory:
+        found = "a mesh" if key == "mesh.mesh" else "a function"
+        expected = "mesh.file" if key == "mesh.mesh" else "file.py:name"
+        message = f"expected {expected} in a run of several processes, found {found} in memory"
+        raise file.error(key, f"{message}: each process reads the problem for itself")
 
 
 def _check_two_roles(problem: Problem) -> None:

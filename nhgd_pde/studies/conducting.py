@@ -90,17 +90,11 @@ def _checked(file: StudyFile, processes: int, scheduler: str | None) -> list[Pro
         raise file.error("processes", f"expected at least 1, found {processes}")
     problems = file.checked(settings_to_check(file))
     check_names(file, problems[0])
-    if (processes > 1 or scheduler is not None) and _functions(file.spec.problem):
-        message = "expected 1 where Python functions are in the problem: name them as file.py:name to use several"
-        raise file.error("processes", message)
+    kept = sorted({key for each in problems for key in each.in_memory})
+    if (processes > 1 or scheduler is not None) and kept:
+        message = f"expected 1 where functions or meshes in memory are in the problem, found {', '.join(kept)}"
+        raise file.error("processes", f"{message}: name them as file.py:name, or as mesh.file, to use several")
     return problems
-
-
-def _functions(content: Any) -> bool:
-    """Whether there are functions in the content of a problem."""
-    if isinstance(content, Mapping):
-        return any(map(_functions, content.values()))
-    return any(map(_functions, content)) if isinstance(content, list | tuple) else callable(content)
 
 
 def _workers(

@@ -111,6 +111,8 @@ def _initial(problem: Problem, folder: Path | None) -> tuple[np.ndarray | None, 
         return None, f"cold start: {folder} has no checkpoint"
     if len(reached.v) != problem.outer_size:
         return None, f"cold start: the control before has {len(reached.v):,} values, this one {problem.outer_size:,}"
+    if not reached.has_mesh_of(problem):
+        return None, "cold start: the control before is that of another mesh"
     return reached.v.cpu().numpy(), ""
 
 

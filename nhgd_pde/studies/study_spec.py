@@ -17,6 +17,8 @@ from ..problem_file.mesh_spec import Count, Natural
 # What a study may be made of, and its folder, are limited by what a folder can hold.
 MOST_RUNS = 10_000
 _LEAST_LEVELS, _LEAST_WEIGHTS = 3, 4
+# The keys that make a mesh or a time step finer.
+_REFINED = ("mesh.cells", "mesh.refine", "mesh.file", "mesh", "time.steps")
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,8 @@ class StudySpec(Section):
     counted: ClassVar[bool] = True
 
     study: str = Field(
-        description="Name: the study is written to outputs/NAME.", pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
+        description="A name of letters, digits, '_', '-' and '.': the study is written to outputs/NAME.",
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$",
     )
     problem: Any = Field(description="The problem file, relative to the study file; in Python also its content.")
     kind: str = Field(description="What is made of the runs.")
@@ -236,6 +239,14 @@ class RefinementSpec(OneKeySpec):
     least = _LEAST_LEVELS
 
     kind: Literal["refinement"] = "refinement"
+
+    @field_validator("vary")
+    @classmethod
+    def _levels(cls, value: dict[str, Variation]) -> dict[str, Variation]:
+        key = next(iter(value))
+        if key not in _REFINED:
+            raise_issues("vary", [((key,), issue(f"expected one of {', '.join(_REFINED)}, found {key!r}"))])
+        return value
 
 
 class LCurveSpec(OneKeySpec):

@@ -24,7 +24,20 @@ def chosen_name(names: list[str], wanted: str | None, what: str) -> str:
         return names[0]
     if wanted in names:
         return str(wanted)
-    listed = ", ".join(names) or "none"
+    if not names:
+        raise DataFieldError("file", f"expected a file with {what}s of values, found none")
+    listed = ", ".join(names)
     if wanted is None:
-        raise DataFieldError("field", f"missing; expected the name of a {what}, as the file has {len(names)}: {listed}")
-    raise DataFieldError("field", f"expected a {what} of the file, found {wanted!r}; it has: {listed}")
+        raise DataFieldError("field", f"missing; expected the name of one of the {len(names)} {what}s: {listed}")
+    raise DataFieldError("field", f"expected one of the {what}s of the file, found {wanted!r}; it has: {listed}")
+
+
+def real_numbers(key: str, values: np.ndarray) -> np.ndarray:
+    """An array in double precision.
+
+    Raises:
+        DataFieldError: it has complex numbers, texts, dates or records.
+    """
+    if values.dtype.kind not in "biuf":
+        raise DataFieldError(key, f"expected real numbers, found an array of the type {values.dtype}"[:200])
+    return values.astype(np.float64)

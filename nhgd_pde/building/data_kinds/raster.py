@@ -6,27 +6,36 @@ from pathlib import Path
 
 import numpy as np
 
-from .base import DataFieldError, FieldFunction
+from .base import DataFieldError, FieldFunction, real_numbers
 
 
 def field_of_image(path: Path, box: np.ndarray, method: str) -> FieldFunction:
     """An image as its brightness from 0 (black) to 1 (white); its upper left corner is that of the box.
 
-    A value belongs to the middle of its pixel.
+    A value belongs to the middle of its pixel. Transparent parts are seen on white. Images of floating-point numbers
+    keep these numbers.
 
     Args:
         box: (2, 2) the lower and the upper corner of its place.
     """
     # Pillow is loaded here, because most problems do without it.
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(path) as image:
             deep = image.mode in ("I", "I;16", "I;16B", "I;16L", "F")
-            brightness = np.asarray(image if deep else image.convert("L"), dtype=np.float64)
             largest = 255.0 if not deep else 1.0 if image.mode == "F" else 65535.0
+            # Cameras write how an image has to be turned beside it.
+            upright = ImageOps.exif_transpose(image)
+            if upright.has_transparency_data:
+                seen = upright.convert("RGBA")
+                upright = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
+            brightness = np.asarray(upright if deep else upright.convert("L"), dtype=np.float64)
     except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise DataFieldError("file", f"cannot be read as an image: {error}") from None
+    if image.mode != "F" and not (brightness.min() >= 0.0 and brightness.max() <= largest):
+        found = f"numbers from {brightness.min():g} to {brightness.max():g}"
+        raise DataFieldError("file", f"expected an image with numbers from 0 to {largest:g}, found {found}")
     values = brightness[::-1].T / largest
     axes = [low + (np.arange(n) + 0.5) / n * (high - low) for n, low, high in zip(values.shape, *box, strict=True)]
     return _on_grid(axes, values, method)
@@ -35,9 +44,12 @@ def field_of_image(path: Path, box: np.ndarray, method: str) -> FieldFunction:
 def field_of_array(path: Path, box: np.ndarray, method: str) -> FieldFunction:
     """An array whose entry [i, j, k] is the value at the i-th x, j-th y and k-th z of a grid from corner to corner."""
     try:
-        values = np.load(path, allow_pickle=False).astype(np.float64)
-    except (OSError, ValueError, TypeError, EOFError, AttributeError):
-        raise DataFieldError("file", "expected an array of numbers, as numpy.save writes it") from None
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        found = None
+    if not isinstance(found, np.ndarray):
+        raise DataFieldError("file", "expected an array of numbers, as numpy.save writes it")
+    values = real_numbers("file", found)
     if values.ndim != box.shape[1] or min(values.shape) < 2:
         expected = f"an array with {box.shape[1]} axes on this mesh, of 2 values or more"
         raise DataFieldError("file", f"expected {expected}, found the shape {values.shape}")

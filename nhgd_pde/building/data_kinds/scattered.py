@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 
 from ..text_table import TableError, read_text_table
-from .base import DataFieldError, FieldFunction, chosen_name
+from .base import DataFieldError, FieldFunction, chosen_name, real_numbers
 
 _AXES = ("x", "y", "z")
 
@@ -54,6 +55,8 @@ def checked_points(points: np.ndarray, values: np.ndarray, dim: int) -> tuple[np
     """Points (count, dim), each once, and their values (count,)."""
     if points.ndim != 2 or points.shape[1] != dim:
         raise DataFieldError("points", f"expected an array (count, {dim}) on this mesh, found {points.shape}")
+    if not len(points):
+        raise DataFieldError("points", "expected a point or more, found none")
     if values.shape != points.shape[:1]:
         raise DataFieldError("values", f"expected one value for each of {len(points):,} points, found {values.shape}")
     if not (np.isfinite(points).all() and np.isfinite(values).all()):
@@ -85,12 +88,16 @@ def read_points(path: Path, field: str | None, dim: int) -> tuple[np.ndarray, np
 
 
 def _archive(path: Path, field: str | None) -> tuple[np.ndarray, np.ndarray]:
+    expected = "expected an archive of arrays of numbers, as numpy.savez writes it"
     try:
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: np.asarray(archive[name], dtype=np.float64) for name in archive.files}
-    except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile):
-        raise DataFieldError("file", "expected an archive of arrays of numbers, as numpy.savez writes it") from None
-    if "points" not in arrays:
-        raise DataFieldError("file", f"expected an array 'points', found {', '.join(arrays) or 'none'}")
-    points = arrays.pop("points")
-    return points, arrays[chosen_name(list(arrays), field, "array")]
+            names = list(archive.files)
+            if "points" not in names:
+                raise DataFieldError("file", f"expected an array 'points', found {', '.join(names) or 'none'}")
+            wanted = chosen_name([name for name in names if name != "points"], field, "array")
+            points, values = archive["points"], archive[wanted]
+    except DataFieldError:
+        raise
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, KeyError, zlib.error, zipfile.BadZipFile):
+        raise DataFieldError("file", expected) from None
+    return real_numbers("points", points), real_numbers("field", values)
