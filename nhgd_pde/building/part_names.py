@@ -64,9 +64,7 @@ def mistakes_in_names(rest: RestOfFile) -> list[Issue]:
             own["cells"] = tuple(1 for _ in spec.mesh.cells)
         coarse = replace(rest.file, spec=spec.model_copy(update={"mesh": spec.mesh.model_copy(update=own)}))
     try:
-        # A part with a mistake of its own is not unknown.
-        own_mistakes = {place[1] for place in rest.left_out if place[0] == "parts" and len(place) > 1}
-        wrong = [use for use in _wrong_names(spec, build_domain(coarse)) if use.name not in own_mistakes]
+        wrong = _wrong_names(rest, build_domain(coarse))
         if not wrong:
             return []
         # Messages give numbers of facets and cells.
@@ -78,8 +76,10 @@ def mistakes_in_names(rest: RestOfFile) -> list[Issue]:
     return mistakes.issues
 
 
-def _wrong_names(spec: ProblemSpec, domain: Domain) -> Collection[Use]:
-    return [use for use in named_parts(spec) if not use.allowed(domain)]
+def _wrong_names(rest: RestOfFile, domain: Domain) -> Collection[Use]:
+    """The places whose names the mesh does not have. A part with a mistake of its own is not unknown."""
+    mistaken = {place[1] for place in rest.left_out if place[0] == "parts" and len(place) > 1}
+    return [use for use in named_parts(rest.file.spec) if not use.allowed(domain) and use.name not in mistaken]
 
 
 def named_parts(spec: ProblemSpec) -> Iterator[Use]:

@@ -46,11 +46,10 @@ def read_text_table(path: Path) -> TextTable:
         words = _words(line.partition("#")[0])
         if not words:
             continue
-        if not rows and not names and all(words) and not any(_is_number(word) for word in words):
-            names = tuple(word.strip("\"'") for word in words)
-            if len(set(names)) < len(names):
-                raise TableError(f"line {number}: expected names that differ, found {', '.join(names)}")
-            continue
+        if not rows and not names:
+            names = _names(number, words)
+            if names:
+                continue
         row = _numbers(number, words)
         width = len(names) or (len(rows[0]) if rows else len(row))
         if len(row) != width:
@@ -65,6 +64,16 @@ def read_text_table(path: Path) -> TextTable:
 def _words(content: str) -> list[str]:
     separator = next((mark for mark in ";," if mark in content), None)
     return [word.strip() for word in content.split(separator)]
+
+
+def _names(line: int, words: list[str]) -> tuple[str, ...]:
+    """The names of columns; none where a word is a number or missing."""
+    if not all(words) or any(_is_number(word) for word in words):
+        return ()
+    names = tuple(word.strip("\"'") for word in words)
+    if len(set(names)) < len(names):
+        raise TableError(f"line {line}: expected names that differ, found {', '.join(names)}")
+    return names
 
 
 def _is_number(word: str) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import compress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +14,9 @@ from ...fem.interpolation import locate
 from ...fem.mesh_file import read_meshio
 from ...fem.planes import NotFlatError, flattened
 from .base import DataFieldError, FieldFunction, chosen_name
+
+if TYPE_CHECKING:
+    import meshio
 
 # The simplices of each kind of cells, by the numbers of their nodes in VTK's order. Between nodes a field is linear on
 # these; of cells with 20 or 27 nodes the corners alone are used.
@@ -49,49 +55,60 @@ def field_of_mesh(path: Path, field: str | None, dim: int, method: str) -> Field
         mesh = read_meshio(path)
     except MeshFileError as error:
         raise DataFieldError("file", str(error)) from None
-    blocks = [block for block in mesh.cells if _dimension(block.type) == dim]
-    if not blocks or max(_dimension(block.type) for block in mesh.cells) > dim:
-        found = ", ".join(sorted({block.type for block in mesh.cells})) or "none"
-        kinds = ", ".join(kind for kind in _SIMPLICES if _dimension(kind) == dim)
-        raise DataFieldError("file", f"expected a mesh in {dim}-D, with cells {kinds}; found {found}")
-    at_nodes = _scalars({name: np.asarray(each) for name, each in mesh.point_data.items()}, dim)
-    in_cells = _scalars(
-        {
-            name: np.concatenate([own for own, block in zip(each, mesh.cells, strict=True) if block in blocks])
-            for name, each in mesh.cell_data.items()
-        },
-        dim,
-    )
-    name = chosen_name(list(in_cells | at_nodes), field, "field")
-    if name in at_nodes and name in in_cells:
-        raise DataFieldError("field", f"expected one field, found {name!r} both at nodes and in cells; rename one")
+    blocks = _blocks(mesh, dim)
+    name, nodal, known = _chosen(mesh, blocks, field, dim)
     split = [block.data[:, list(_SIMPLICES[block.type])].reshape(-1, dim + 1) for block in blocks]
     shares = np.concatenate([np.full(len(block.data), len(_SIMPLICES[block.type])) for block in blocks])
-    simplices = np.concatenate(split).T
-    used, simplices = np.unique(simplices, return_inverse=True)
-    vertices = _places(np.asarray(mesh.points, dtype=np.float64)[used], dim)
+    used, simplices = np.unique(np.concatenate(split).T, return_inverse=True)
     simplices = simplices.reshape(dim + 1, -1)
-    values = at_nodes[name][used] if name in at_nodes else np.repeat(in_cells[name], shares)
+    vertices = _places(np.asarray(mesh.points, dtype=np.float64)[used], dim)
+    values = known[used] if nodal else np.repeat(known, shares)
     if not np.isfinite(values).all():
         raise DataFieldError("field", f"expected finite values, found some of {name!r} that are not")
-    if name in at_nodes and method == "nearest":
+    if nodal and method == "nearest":
         from .scattered import field_of_points
 
         return field_of_points(vertices.T, values, method)
     solid = _solid(vertices, simplices)
     if not solid.any():
         raise DataFieldError("file", "expected cells with a volume, found none")
-    values, simplices = values if name in at_nodes else values[solid], simplices[:, solid]
+    return partial(_evaluated, vertices, simplices[:, solid], values if nodal else values[solid], nodal)
 
-    def evaluate(x: np.ndarray) -> np.ndarray:
-        cells, local, _ = locate(vertices, simplices, x)
-        if name in in_cells:
-            return np.asarray(values[cells])
-        # A point outside has values from the nearest edge, without extrapolation.
-        weights = np.maximum(np.concatenate([1.0 - local.sum(axis=0, keepdims=True), local]), 0.0)
-        return np.asarray((weights * values[simplices[:, cells]]).sum(axis=0) / weights.sum(axis=0))
 
-    return evaluate
+def _evaluated(
+    vertices: np.ndarray, simplices: np.ndarray, values: np.ndarray, nodal: bool, x: np.ndarray
+) -> np.ndarray:
+    """The values (P,) of a field at vertices, or in simplices, at points (dim, P)."""
+    cells, local, _ = locate(vertices, simplices, x)
+    if not nodal:
+        return np.asarray(values[cells])
+    # A point outside has values from the nearest edge, without extrapolation.
+    weights = np.maximum(np.concatenate([1.0 - local.sum(axis=0, keepdims=True), local]), 0.0)
+    return np.asarray((weights * values[simplices[:, cells]]).sum(axis=0) / weights.sum(axis=0))
+
+
+def _blocks(mesh: meshio.Mesh, dim: int) -> list[meshio.CellBlock]:
+    """The blocks of cells of a mesh of a dimension."""
+    blocks = [block for block in mesh.cells if _dimension(block.type) == dim]
+    if not blocks or max(_dimension(block.type) for block in mesh.cells) > dim:
+        found = ", ".join(sorted({block.type for block in mesh.cells})) or "none"
+        kinds = ", ".join(kind for kind in _SIMPLICES if _dimension(kind) == dim)
+        raise DataFieldError("file", f"expected a mesh in {dim}-D, with cells {kinds}; found {found}")
+    return blocks
+
+
+def _chosen(
+    mesh: meshio.Mesh, blocks: list[meshio.CellBlock], field: str | None, dim: int
+) -> tuple[str, bool, np.ndarray]:
+    """The name of a field, whether it is one at nodes, and its values at all nodes, or in the cells of the blocks."""
+    at_nodes = _scalars({name: np.asarray(each) for name, each in mesh.point_data.items()}, dim)
+    chosen = [any(block is each for each in blocks) for block in mesh.cells]
+    parts = {name: list(compress(each, chosen)) for name, each in mesh.cell_data.items()}
+    in_cells = _scalars({name: np.concatenate(each) for name, each in parts.items()}, dim)
+    name = chosen_name(list(in_cells | at_nodes), field, "field")
+    if name in at_nodes and name in in_cells:
+        raise DataFieldError("field", f"expected one field, found {name!r} both at nodes and in cells; rename one")
+    return name, name in at_nodes, (at_nodes | in_cells)[name]
 
 
 def _places(points: np.ndarray, dim: int) -> np.ndarray:
