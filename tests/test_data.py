@@ -203,6 +203,27 @@ def test_an_image_stands_upright_and_its_values_are_those_of_the_middle_of_its_p
     assert found.at(["a"], np.array([[0.0], [1.0]]))["a"] == pytest.approx(pixels[0, 0] / 255.0)
 
 
+@pytest.mark.parametrize(("size", "corner"), [(1e-9, 0.0), (1e9, -1e9)])
+def test_images_and_parts_do_not_depend_on_the_unit_of_length(size: float, corner: float, tmp_path: Path) -> None:
+    Image.fromarray(np.array([[255, 0], [0, 0]], dtype=np.uint8)).save(tmp_path / "a.png")
+    quarter = f"x < {corner} + {0.5 * size} and y > {corner} + {0.5 * size}"
+    content = square(
+        mesh={"kind": "rectangle", "cells": [4, 4], "size": size, "origin": [corner, corner]},
+        objective=[
+            {"kind": "tracking", "target": 0, "weight": size**-2},
+            {"kind": "regularisation", "weight": 1e-2 * size**2},
+        ],
+        data={"d": {"file": str(tmp_path / "a.png"), "method": "nearest"}},
+        parts={"quarter": {"cells": quarter}},
+    )
+    values = []
+    for conductivity in ("1 + 9*d", {"quarter": 10, "default": 1}, f"1 + 9*({quarter})"):
+        pde = {"kind": "poisson", "source": size**-2, "boundary": {"left": {"dirichlet": 0}}}
+        values.append(nhgd.solve(nhgd.load(content | {"pde": {**pde, "conductivity": conductivity}})).objective)
+    assert values == pytest.approx([values[0]] * 3, rel=1e-12)
+    assert nhgd.solve(nhgd.load(content | {"pde": pde})).objective != pytest.approx(values[0], rel=1e-2)
+
+
 @pytest.mark.parametrize("dim", [1, 2, 3])
 def test_an_array_has_its_axes_in_the_order_of_the_coordinates(dim: int, tmp_path: Path) -> None:
     grid = np.stack(np.meshgrid(*(np.linspace(0.0, 1.0, 3 + k) for k in range(dim)), indexing="ij"))
