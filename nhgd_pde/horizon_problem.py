@@ -29,6 +29,7 @@ class HorizonProblem(PDEProblem):
     Attributes:
         part: makes the steps from one number to another.
         steps: number of all steps.
+        end: the time of the last state.
         at_once: number of steps that are made and passed at once.
         first: the first steps, whose equation has the controls that determine the state at time 0.
         room: number of states that are kept besides the first one while steps are passed backwards; 0 where they are
@@ -37,6 +38,7 @@ class HorizonProblem(PDEProblem):
 
     part: MakePart | None = None
     steps: int = 1
+    end: float = 0.0
     at_once: int = 1
     first: Stretch | None = None
     room: int = 0

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import nhgd_pde as nhgd
 from nhgd_pde.cli import main
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -51,8 +52,9 @@ def test_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_time_control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    _, first, second, small = followed("time_control.md")
-    assert "evolution/evolution.pvd" in first and "converged" in second
+    _, first, second, finer, small = followed("time_control.md")
+    assert "evolution/evolution.pvd" in first and "converged" in second and "converged" in finer
     # With less memory the numbers are the same.
     objectives = [re.findall(r"objective (\S+),", text)[-1] for text in (first, small)]
     assert float(objectives[1]) == pytest.approx(float(objectives[0]), rel=1e-7)
+    assert nhgd.Solution.load("outputs/small_memory").times.tolist() == [1.0]

@@ -110,7 +110,10 @@ def _of_file(file: ProblemFile, spec: FileData, domain: Domain) -> FieldFunction
         if suffix == ".npy":
             return field_of_array(path, box, spec.method)
         if domain.dim != 2:
-            raise DataFieldError("file", f"expected data in {domain.dim}-D, found an image, which is for 2-D")
+            raise DataFieldError(
+                "file",
+                f"expected data in {domain.dim}-D, found an image, which is for 2-D; write an array (.npy) or a table",
+            )
         return field_of_image(path, box, spec.method)
     from .data_kinds.mesh_field import field_of_mesh
 

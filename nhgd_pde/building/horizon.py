@@ -138,6 +138,7 @@ class Horizon:
             sensors=tuple(last.terms.sensors),
             part=self.part,
             steps=clock.steps,
+            end=float(clock.levels[-1]),
             at_once=self._at_once,
             first=Stretch(nominal.equation, Excerpt(controls.rows, 0, self._at_once)),
             room=0 if self._carries else self._room,

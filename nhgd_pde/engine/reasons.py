@@ -101,6 +101,8 @@ def out_of_iterations(current: Iterate, goal: float, stopping: Stopping) -> str:
     left_out = f" + {error:.1e} for scenarios left out" if error > 0.0 else ""
     norms = f"gradient norm {current.gradient_norm:.1e}{left_out} (goal {goal:.1e})"
     done = f"{stopping.iterations} outer iterations ended, all that were asked for"
+    if current.iteration > stopping.iterations:
+        done = f"{current.iteration} outer iterations were made before, and {stopping.iterations} were asked for"
     return f"{done}, with {norms}{_doubt(current, stopping)}"
 
 

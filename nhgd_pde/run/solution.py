@@ -67,8 +67,10 @@ class Solution(Answer):
 
     @property
     def times(self) -> np.ndarray:
-        """(levels,) the times of an evolution: 0 and the ends of the steps; [0] for a steady problem."""
-        return self.problem.equation.measure * np.arange(levels(self.problem))
+        """(levels,) times of an evolution: 0 and the ends of the steps, or the end alone; [0] for a steady problem."""
+        # Of an evolution whose states are not all kept there is the state at the end.
+        end = getattr(self.problem, "end", None)
+        return self.problem.equation.measure * np.arange(levels(self.problem)) if end is None else np.array([end])
 
     @property
     def evolution(self) -> np.ndarray:

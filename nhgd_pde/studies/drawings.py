@@ -69,7 +69,7 @@ def _l_curve(figure_type: type[Figure], spec: StudySpec, found: Mapping[str, Any
         axes.annotate(f" {weight:.1e}", (x, y), fontsize="x-small", va="bottom")
     if found["corner"] is not None:
         k = found["runs"].index(found["corner"]["run"])
-        label = f"corner: weight {found['corner']['weight']:.2g}"
+        label = f"run nearest to the corner, at weight {found['corner']['weight']:.2g}"
         axes.loglog([found["misfits"][k]], [found["terms"][k]], "o", ms=12, mfc="none", color="C3", label=label)
     axes.margins(0.15)
     axes.set_xlabel("misfit: all other terms of the objective")
