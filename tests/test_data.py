@@ -644,6 +644,15 @@ def test_a_measurement_is_the_state_at_its_point_and_time(tmp_path: Path) -> Non
     assert float(term.value(state)) == pytest.approx(expected, rel=1e-13)
 
 
+def test_a_time_that_rounding_puts_behind_the_end_is_measured_at_the_end(tmp_path: Path) -> None:
+    text = "x, y, t, u\n0.5, 0.5, {}, 1\n"
+    values = []
+    for time in ("1", "1.0000000005"):
+        problem = heated(tmp_path, text.format(time), **{"time.steps": 20000, "mesh.cells": [2, 2]})
+        values.append(problem.pde.objective.state[0].target.tolist())
+    assert values == [[1.0], [1.0]]
+
+
 def test_measurements_of_a_vector_over_time(tmp_path: Path) -> None:
     (tmp_path / "s.csv").write_text("x, y, t, a, b\n0.5, 0.5, 0.5, 1, 2\n")
     content = square(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
@@ -156,4 +157,6 @@ class TrackingTerm(Term):
             message = f"{name}: line {found.lines[row]}: expected a time from 0 to {end:g}, found {found.times[row]:g}"
             builder.values.complain(f"{key}.at", message)
             return nothing
-        return found[clock.contains(found.times)]
+        # A time that rounding has put behind the end belongs to the last step.
+        times = np.minimum(found.times, end)
+        return replace(found, times=times)[clock.contains(times)]
