@@ -21,6 +21,7 @@ from ..problem_file.control_spec import ControlSpec
 from .clock import Clock
 from .evaluator import point_text
 from .objective_terms.regularisation import RegularisationTerm
+from .priors import with_prior
 from .values import Values
 
 
@@ -131,7 +132,7 @@ class ControlSpaces:
         lower, upper = self._bounds(key, spec, nodes, times, copies)
         evaluation = stacked(functions.each)
         name = spec.name or ("control" if key == "control" else spec.kind)
-        return ControlSpace(
+        found = ControlSpace(
             name=name,
             nodes=nodes,
             evaluation=evaluation,
@@ -148,6 +149,7 @@ class ControlSpaces:
             dofs=functions.dofs,
             boundary=spec.kind in ("neumann", "robin", "dirichlet"),
         )
+        return found if self.values.file.spec.inference is None else with_prior(self.values, key, found)
 
     def _check_values(self, key: str, spec: ControlSpec, kind: str, of_numbers: bool, rule: TimeRule | None) -> None:
         """Complain of initial values, bounds and windows that vary where the control does not."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from nhgd_pde.problem_file.catalogue import SEARCHES
 from nhgd_pde.problem_file.control_spec import ParameterControl
+from nhgd_pde.problem_file.inference_spec import inference_complaints
 from nhgd_pde.problem_file.population_spec import population_complaints
 
 Place = tuple[str | int, ...]
@@ -79,6 +80,11 @@ def _searched(spec: Any) -> Complaints:
         yield from population_complaints(spec)
 
 
+def _inferred(spec: Any) -> Complaints:
+    if spec.inference is not None:
+        yield from inference_complaints(spec)
+
+
 CHECKS: tuple[tuple[tuple[str, ...], Callable[[Any], Complaints]], ...] = (
     (("pde.kind", "time"), _times),
     (("parameters.*", "scenarios", "risk"), _random),
@@ -86,5 +92,6 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[[Any], Complaints]], ...] = (
     (("parameters.*", "scenarios.*", "risk.*"), _weights_of_risk),
     (("element", "pde.kind"), _stable_elements),
     (("method", "parameters.*", "state.*", "constraints.*", "control.*"), _searched),
+    (("inference.*", "method", "objective.*", "control.*", "constraints.*", "parameters.*", "time.*"), _inferred),
 )
 """The keys that a check looks at, with `.*` if also at what is in them, and the check."""

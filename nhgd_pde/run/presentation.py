@@ -78,7 +78,7 @@ class FieldPresentation:
         """The value of each term of the objective at an iterate, by name; empty with random inputs."""
         if self.problem.scenarios is not None or isinstance(iterate.oracle, Unsolved):
             return {}
-        kinds = [term.kind for term in self.problem.file.spec.objective]
+        kinds = self.problem.file.spec.term_kinds
         v = iterate.evaluation.v
         state = solved.state(iterate.oracle.u, v).cpu().numpy()
         return term_values(nominal_of(solved), kinds, state, v.cpu().numpy())
