@@ -28,6 +28,7 @@ from .linalg.safe_lengths import dot, length
 from .linalg.sparse import SparseMatrix
 from .objective.constraints import ConstraintReport
 from .objective.integral import IntegralTerm
+from .objective.predictions import Prediction
 from .objective.state_bounds import Relaxation, StateBounds
 from .objective.terms import Objective, SensorTerm
 from .pde.cell_fields import CellFields
@@ -61,6 +62,7 @@ class PDEProblem:
         notices: sentences for the user on the file that are not about mistakes.
         cell_fields: what the output shows of the equation in the cells besides its state.
         sensors: the sensors that terms of the objective compare the state with.
+        predictions: numbers whose intervals a posterior gives.
     """
 
     name: str
@@ -81,6 +83,7 @@ class PDEProblem:
     notices: tuple[str, ...] = ()
     cell_fields: CellFields = field(default_factory=CellFields)
     sensors: tuple[SensorTerm, ...] = ()
+    predictions: tuple[Prediction, ...] = ()
 
     @property
     def inner_shape(self) -> tuple[int, int]:
