@@ -12,6 +12,7 @@ from ..control.controls import Controls
 from ..fem.mesh import Domain
 from ..fem.state_space import StateSpace, state_space
 from ..linalg.counts import Counts
+from ..objective.predictions import Prediction
 from ..objective.terms import Objective
 from ..pde.boundary import neumann, robin
 from ..pde.form import Integral
@@ -38,6 +39,7 @@ from .issue_collector import IssueCollector
 from .objective_builder import ObjectiveBuilder
 from .overlaps import check_overlaps
 from .pieces import Pieces
+from .predictions import PredictionBuilder
 from .random_inputs import on_nodes, random_inputs, samples_of
 from .random_values import RandomValues
 from .values import Values
@@ -174,6 +176,13 @@ class Frame:
     def constraints(self) -> ConstraintBuilder:
         return ConstraintBuilder(self.values, self.entries, self.controls, self.terms, self.clock)
 
+    @cached_property
+    def predictions(self) -> tuple[Prediction, ...]:
+        """The numbers whose intervals the posterior of the file gives; none without one."""
+        inference = self.file.spec.inference
+        builder = PredictionBuilder(self.values, self.state, self.controls, self.clock)
+        return () if inference is None else builder.build(inference.predict)
+
     @property
     def same_data(self) -> bool:
         """Whether boundary and initial values are the same in all scenarios."""
@@ -253,6 +262,7 @@ class Frame:
         conditions = self.conditions(values)
         self.objective(values)
         self.constraints.build()
+        _ = self.predictions
         check_parameters_used(values, entries)
         if not values.issues:
             check_overlaps(values, self.state, self.facets, entries)

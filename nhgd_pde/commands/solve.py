@@ -194,7 +194,8 @@ def _run(
         where = f"{folder}: {solution.where(problem.file.spec.output.every > 0, drawn)}"
         warnings = "".join(f"warning: {text}\n" for text in solution.stats["warnings"])
         numbers = numbers_line(solution.stats.get("controls", {}))
-        progress.finish(f"{warnings}{solution.status}: {solution.message}\n{numbers}{where}")
+        posterior = "".join(f"\n{line}" for line in solution.posterior_lines())
+        progress.finish(f"{warnings}{solution.status}: {solution.message}\n{numbers}{where}{posterior}")
     return solution.complete
 
 

@@ -204,6 +204,31 @@ class Posterior:
     def _entered(self, rows: np.ndarray) -> Tensor:
         return torch.from_numpy(np.atleast_2d(np.asarray(rows, dtype=float))).to(self.prior.mean)
 
+    # How well the data fit, and what is left out
+
+    @property
+    def misfit(self) -> float:
+        """sum (computed - measured)^2 / (2 noise^2) at the most likely control."""
+        return self.forward.noise.misfit(self.forward.state)
+
+    @property
+    def noise_ratio(self) -> float:
+        """The root mean square of (computed - measured) / noise, over the values that the fit leaves free: about 1.
+
+        The fit takes sum lambda / (1 + lambda) of the measured values, so that twice the misfit has about the mean
+        q - sum lambda / (1 + lambda).
+        """
+        free = float((self.forward.noise.precision > 0.0).sum()) - float(self._shares.sum())
+        return math.sqrt(2.0 * self.misfit / free) if free > 0.0 else math.nan
+
+    @property
+    def share_left_out(self) -> float:
+        """The largest share of any variance by which it is too large, as some eigenvalues are left out.
+
+        It is lambda / (1 + lambda) of the largest of them, which the last eigenvalues that were found estimate.
+        """
+        return self.spectrum.next / (1.0 + self.spectrum.next)
+
     # What was learned
 
     @property

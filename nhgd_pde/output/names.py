@@ -21,5 +21,8 @@ STATE_SCRIPT, SURFACE = "paraview_state.py", "density.stl"
 SCENARIOS = "scenarios.csv"
 # The picture for a quick look, and the page about the run.
 FIGURE, REPORT = "figure.png", "report.html"
+# The posterior of an inverse problem: its fields and its numbers.
+POSTERIOR = "posterior"
+POSTERIOR_FIELDS, POSTERIOR_NUMBERS = f"{POSTERIOR}/posterior.vtu", f"{POSTERIOR}/posterior.json"
 # The answer of a task.
 ARRAYS, IMAGES = "result.npz", "images.png"

@@ -6,7 +6,19 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .names import ARRAYS, BOUNDARY, BOUNDARY_EVOLUTION, EVOLUTION, FINAL, IMAGES, SCENARIOS, SENSORS, STATE_SCRIPT
+from .names import (
+    ARRAYS,
+    BOUNDARY,
+    BOUNDARY_EVOLUTION,
+    EVOLUTION,
+    FINAL,
+    IMAGES,
+    POSTERIOR_FIELDS,
+    POSTERIOR_NUMBERS,
+    SCENARIOS,
+    SENSORS,
+    STATE_SCRIPT,
+)
 from .storage import StorageError
 
 if TYPE_CHECKING:
@@ -42,6 +54,14 @@ class Result(Protocol):
 
     def scenario_rows(self) -> Iterable[Mapping[str, Any]]:
         """A row for each scenario; none without random inputs."""
+        ...
+
+    def posterior_fields(self) -> tuple[Grid, FieldData] | None:
+        """Mean, standard deviations and samples of a posterior; None without one, or without a field in it."""
+        ...
+
+    def posterior_numbers(self) -> Mapping[str, Any]:
+        """The content of posterior.json; none without a posterior."""
         ...
 
     def arrays(self) -> Mapping[str, np.ndarray]:
@@ -90,6 +110,12 @@ RESULTS: dict[str, Callable[[RunFolder, Result], object]] = {
     ),
     STATE_SCRIPT: lambda run, result: _state_script(run),
     SCENARIOS: lambda run, result: run.write_scenarios(result.scenario_rows()),
+    POSTERIOR_FIELDS: _beside(
+        POSTERIOR_FIELDS, lambda run, result: _fields(run, POSTERIOR_FIELDS, result.posterior_fields())
+    ),
+    POSTERIOR_NUMBERS: _beside(
+        POSTERIOR_NUMBERS, lambda run, result: run.write_numbers(POSTERIOR_NUMBERS, result.posterior_numbers())
+    ),
     ARRAYS: lambda run, result: run.write_arrays(result.arrays()),
     IMAGES: lambda run, result: run.write_images(result.images()),
 }

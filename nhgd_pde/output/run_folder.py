@@ -169,8 +169,12 @@ class RunFolder:
         Numbers and arrays of numpy and torch, paths, lists and mappings are taken; anything else raises
         `OutputError` naming the key.
         """
-        text = json.dumps(_plain(summary, SUMMARY), indent=2, allow_nan=False, ensure_ascii=False)
-        self.write_text(SUMMARY, text + "\n")
+        self.write_text(SUMMARY, json_text(summary, SUMMARY))
+
+    def write_numbers(self, name: str, numbers: Mapping[str, object]) -> None:
+        """Write a file of numbers as `write_summary` does; an empty mapping writes nothing."""
+        if numbers:
+            self.write_text(name, json_text(numbers, name))
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file, whole or not at all."""
@@ -328,6 +332,11 @@ def _rows_up_to(path: Path, columns: tuple[str, ...], rows: list[list[str]], up_
         if not isinstance(number, int):
             raise OutputError(f"{path}:{line}: iteration: expected an integer, found {number!r}")
     return [row for row, number in zip(rows, numbers, strict=True) if isinstance(number, int) and number <= up_to]
+
+
+def json_text(content: Mapping[str, object], place: str) -> str:
+    """Strict JSON in the given order, with null for what is not finite; `place` names the file in messages."""
+    return json.dumps(_plain(content, place), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def _csv_line(row: Mapping[str, object]) -> str:

@@ -103,6 +103,18 @@ class Answer:
         """The rows of scenarios.csv; none without random inputs."""
         return iter(())
 
+    def posterior_fields(self) -> tuple[Grid, FieldData] | None:
+        """The fields of posterior.vtu; None without a posterior of a field."""
+        return None
+
+    def posterior_numbers(self) -> Mapping[str, Any]:
+        """The content of posterior.json; none without a posterior."""
+        return {}
+
+    def posterior_lines(self) -> list[str]:
+        """What the command line says about the posterior; none without one."""
+        return []
+
     def arrays(self) -> Mapping[str, np.ndarray]:
         """The arrays of result.npz; none where the answer is a field."""
         return {}

@@ -23,6 +23,7 @@ from .scenario_fields import iterate_fields
 from .solution import Solution
 
 if TYPE_CHECKING:
+    from .inferred import Inferred
     from .outcome import Outcome
     from .outer_problem import OuterProblem
 
@@ -109,7 +110,19 @@ class FieldPresentation:
             problem=nominal_of(outcome.solved),
             judgement=outcome.judgement,
             threshold=self.problem.file.spec.output.exceedance,
+            inferred=self._inferred(outcome),
         )
+
+
+    def _inferred(self, outcome: Outcome) -> Inferred | None:
+        spec = self.problem.file.spec
+        if spec.inference is None:
+            return None
+        # Other problems are solved without loading what a posterior needs.
+        from .inferred import Inferred
+
+        v = outcome.found.last.evaluation.v
+        return Inferred(nominal_of(outcome.solved), spec.inference, v, outcome.found.status, spec.seed)
 
 
 def _adjoint(outcome: Outcome, scenarios: int) -> np.ndarray:

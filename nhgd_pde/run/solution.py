@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..output.field_layout import Pictured
+    from ..inference.posterior import Posterior
+    from .inferred import Inferred
     from .judgement import Judgement
 
 
@@ -34,6 +36,7 @@ class Solution(Answer):
         problem: the problem that was solved; with random inputs, the problem with all of them at their middle.
         judgement: with random inputs, the objective in the scenarios of the sample and in fresh ones.
         threshold: the value of the state whose exceedance is drawn.
+        inferred: the posterior of the problem file's `inference`; see `posterior`.
     """
 
     state: np.ndarray
@@ -41,6 +44,7 @@ class Solution(Answer):
     problem: PDEProblem
     judgement: Judgement | None = None
     threshold: float | None = None
+    inferred: Inferred | None = None
 
     @staticmethod
     def load(folder: str | Path) -> Answer:
@@ -154,6 +158,25 @@ class Solution(Answer):
         """The fields of an evolution at each of `times`; none of a steady problem."""
         count = levels(self.problem)
         return (self.fields(level) for level in range(count if count > 1 else 0))
+
+    def posterior(self) -> Posterior:
+        """The posterior of an inverse problem, for a problem file with a section `inference`; computed once.
+
+        Raises:
+            ValueError: the file has no such section; the run has not converged; the control is no minimum.
+        """
+        if self.inferred is None:
+            raise ValueError("expected a problem file with a section inference, found one without")
+        return self.inferred.posterior
+
+    def posterior_fields(self) -> tuple[Grid, FieldData] | None:
+        return None if self.inferred is None or not self.complete else self.inferred.fields()
+
+    def posterior_numbers(self) -> Mapping[str, Any]:
+        return {} if self.inferred is None or not self.complete else self.inferred.numbers()
+
+    def posterior_lines(self) -> list[str]:
+        return [] if self.inferred is None else self.inferred.lines()
 
     def scenario_rows(self) -> Iterator[Mapping[str, Any]]:
         """The rows of scenarios.csv, a mapping each; none without random inputs."""
