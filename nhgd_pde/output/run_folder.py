@@ -200,7 +200,7 @@ class RunFolder:
         self.check()
         for text in fields.left_out:
             self.warn(text)
-        write_vtu(self.path / name, grid, fields)
+        write_vtu(self._place(name), grid, fields)
         return self.path / name
 
     def write_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -219,7 +219,15 @@ class RunFolder:
 
     def _write(self, name: str, content: str | bytes) -> None:
         self.check()
-        write_atomically(self.path / name, content)
+        write_atomically(self._place(name), content)
+
+    def _place(self, name: str) -> Path:
+        """The path of a file, whose folder is made where it is not there."""
+        path = self.path / name
+        if path.parent != self.path:
+            with writing(path.parent, "made"):
+                path.parent.mkdir(exist_ok=True)
+        return path
 
     def write_scenarios(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Write scenarios.csv, one row for each scenario, all with the same columns; without rows, write nothing."""
