@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from .misfit import misfit_hessian
 from .noise import SensorNoise
 from .prior import JointPrior, NormalPrior
 from .spectrum import Spectrum, leading_spectrum
+
+if TYPE_CHECKING:
+    from .chain import Chain
 
 # Unit vectors whose covariances are computed at once, and samples that estimate a variance of more unknowns.
 _AT_ONCE, _SAMPLES = 256, 1_000
@@ -271,6 +274,22 @@ class Posterior:
             own = each.control[None] if each.control is not None else self.forward.pulled_back(_rows(each.state))
             found.append(self._interval(each.name, each.value(state, v), own, level or self.options.level))
         return found
+
+    def chain(self, samples: int, seed: int = 0, step: float | None = None, every: int = 1) -> Chain:
+        """A Markov chain that samples the posterior itself; each of its states solves the equation once.
+
+        Args:
+            samples: number of its states.
+            seed: of all its random numbers.
+            step: length of the proposals in (0, 1], 1 for independent ones; None finds it by short trials.
+            every: states between those that are kept as controls.
+
+        Raises:
+            ValueError: a number is out of its range; no step has acceptable proposals.
+        """
+        from .chain import sampled_chain
+
+        return sampled_chain(self, samples, seed, step, every)
 
     def _interval(self, name: str, value: float, covector: Tensor, level: float) -> Interval:
         prior = float((covector * self.prior.covariance(covector)).sum())
