@@ -11,7 +11,10 @@ from ..complaints import bad_input
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-def posterior(folder: Path) -> None:
+@click.option(
+    "--chain", type=click.IntRange(min=1), help="Check it by a Markov chain of so many states, a solve of the equation each."
+)
+def posterior(folder: Path, chain: int | None) -> None:
     """Compute the posterior of the run in FOLDER again and write it into its folder `posterior`.
 
     The problem file of the run has a section `inference`; `solve` does the same at its end.
@@ -19,5 +22,5 @@ def posterior(folder: Path) -> None:
     with bad_input():
         from ..run.posterior_files import write_posterior
 
-        for line in write_posterior(folder):
+        for line in write_posterior(folder, chain):
             click.echo(line)

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from ..engine.loop import Status
+from ..inference.chain import Chain
 from ..inference.intervals import Interval
 from ..inference.posterior import Posterior, PosteriorOptions
 from ..output.fields import FieldData, Grid
@@ -20,6 +21,8 @@ from .drawing import control_fields, output_grid
 
 # Controls of numbers up to which each has an interval of its own in words.
 _MOST_NUMBERS = 20
+# States of a chain that are kept as controls.
+_MOST_SAMPLES = 1_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +73,10 @@ class Inferred:
                 name = part.name if part.size == 1 else f"{part.name}[{k}]"
                 found.append(Interval(**{**own, "name": name}))
         return [*found, *posterior.predicted()]
+
+    def chain(self, states: int) -> Chain:
+        """A chain of so many states, whose predictions are those of `intervals`."""
+        return self.posterior.chain(states, self.seed, every=max(1, states // _MOST_SAMPLES))
 
     def fields(self) -> tuple[Grid, FieldData] | None:
         """Mean, standard deviations and samples as fields; None where every control is a number."""
@@ -146,6 +153,31 @@ class Inferred:
                 f"standard deviation {each.std:.3g}, before the data {each.prior_std:.3g}"
             )
         return found
+
+
+def chain_numbers(chain: Chain) -> dict[str, Any]:
+    """The entry `chain` of posterior.json."""
+    return {
+        "states": chain.size,
+        "step": chain.step,
+        "accepted": chain.accepted,
+        "effective": chain.effective,
+        "intervals": [asdict(each) for each in chain.intervals()],
+    }
+
+
+def chain_lines(chain: Chain) -> list[str]:
+    """What the command line prints about a chain."""
+    found = [
+        f"chain of {chain.size:,} states: {100.0 * chain.accepted:.0f} % of the proposals of step {chain.step:.2g} accepted, "
+        f"worth {chain.effective:,.0f} independent samples"
+    ]
+    for each in chain.intervals():
+        found.append(
+            f"{each.name}: mean {each.value:.5g}, {100.0 * each.level:g} % interval [{each.low:.5g}, {each.high:.5g}], "
+            f"standard deviation {each.std:.3g} by the chain"
+        )
+    return found
 
 
 def _counted(count: int, noun: str) -> str:

@@ -9,12 +9,16 @@ from ..output.fields import write_vtu
 from ..output.names import POSTERIOR, POSTERIOR_FIELDS, POSTERIOR_NUMBERS
 from ..output.run_folder import OutputError, json_text
 from ..output.storage import writing
+from .inferred import chain_lines, chain_numbers
 from .recall import recalled
 from .solution import Solution
 
 
-def write_posterior(folder: Path) -> list[str]:
+def write_posterior(folder: Path, chain: int | None = None) -> list[str]:
     """Computes the posterior of the run in a folder and writes its files; returns what there is to say.
+
+    Args:
+        chain: states of a Markov chain that checks it; None for none.
 
     Raises:
         OutputError: there is no run that has ended, its problem has no `inference`, or it has no posterior.
@@ -32,6 +36,10 @@ def write_posterior(folder: Path) -> list[str]:
     fields = solution.inferred.fields()
     if fields is not None:
         write_vtu(folder / POSTERIOR_FIELDS, *fields)
-    write_atomically(folder / POSTERIOR_NUMBERS, json_text(solution.inferred.numbers(), POSTERIOR_NUMBERS))
+    numbers, lines = dict(solution.inferred.numbers()), solution.inferred.lines()
+    if chain is not None:
+        found = solution.inferred.chain(chain)
+        numbers["chain"], lines = chain_numbers(found), [*lines, *chain_lines(found)]
+    write_atomically(folder / POSTERIOR_NUMBERS, json_text(numbers, POSTERIOR_NUMBERS))
     where = f"{folder / POSTERIOR_FIELDS}: open it in ParaView; " if fields is not None else ""
-    return [*solution.inferred.lines(), f"{where}{folder / POSTERIOR_NUMBERS} has the numbers"]
+    return [*lines, f"{where}{folder / POSTERIOR_NUMBERS} has the numbers"]
