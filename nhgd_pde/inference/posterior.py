@@ -195,8 +195,9 @@ class Posterior:
         return (self.prior.mean + self.prior.coloured(self._white(count, seed))).cpu().numpy()
 
     def _white(self, count: int, seed: int) -> Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        return torch.randn(count, self.prior.size, generator=generator, dtype=torch.float64).to(self.prior.mean)
+        # Of NumPy, whose first samples are the same however many are drawn.
+        white = np.random.default_rng(seed).standard_normal((count, self.prior.size))
+        return torch.from_numpy(white).to(self.prior.mean)
 
     def _deviations(self, white: Tensor) -> Tensor:
         """Samples of N(0, C) from independent standard normal numbers (k, p)."""
