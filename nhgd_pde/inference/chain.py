@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..bridges.solved_state import StateOptions, StateSolver
 from ..objective.predictions import Prediction
 from .effective_size import effective_size
 from .intervals import Interval
@@ -27,8 +28,10 @@ from .intervals import Interval
 if TYPE_CHECKING:
     from .posterior import Posterior
 
-# The step is made smaller by this factor until this share of a trial's proposals is accepted.
-_FACTOR, _ACCEPTED, _TRIAL = 0.6, 0.25, 40
+# The step is made smaller by this factor until this share of the proposals of a trial is accepted. The first half of a trial
+# is not counted: it starts from a sample of the normal approximation, where the posterior may be unlikely.
+_FACTOR, _ACCEPTED, _TRIAL = 0.6, 0.25, 50
+_SMALLEST = 1e-4
 # Leading directions whose coordinates are kept of every state.
 _DIRECTIONS = 10
 
@@ -123,13 +126,22 @@ def sampled_chain(posterior: Posterior, count: int, seed: int, step: float | Non
         raise ValueError(f"step: expected a number above 0 and at most 1, found {step!r}")
     start = _white(posterior, seed, -1)
     if step is None:
-        step = 1.0
-        while (trial := _walk(posterior, _TRIAL, step, _TRIAL, seed, start, -1 - _TRIAL)).accepted < _ACCEPTED:
-            step, start = _FACTOR * step, trial.white
-            if step < 1e-4:
-                raise ValueError("no step of the chain has proposals that are accepted: the normal approximation is wrong")
-        start = trial.white
+        step, start = _step_length(posterior, seed, start)
     return _walk(posterior, count, step, every, seed, start, 0)
+
+
+def _step_length(posterior: Posterior, seed: int, start: Tensor) -> tuple[float, Tensor]:
+    """The longest step of a sequence with acceptable proposals, and the state after the trials."""
+    step, number = 1.0, -1
+    while step >= _SMALLEST:
+        for _ in range(2):
+            number -= _TRIAL
+            trial = _walk(posterior, _TRIAL, step, _TRIAL, seed, start, number)
+            start = trial.white
+        if trial.accepted >= _ACCEPTED:
+            return step, start
+        step *= _FACTOR
+    raise ValueError("no step of the chain has proposals that are accepted: the normal approximation is wrong")
 
 
 def _walk(posterior: Posterior, count: int, step: float, every: int, seed: int, white: Tensor, first: int) -> Chain:
@@ -187,13 +199,14 @@ class _Target:
         eigenvalues = posterior.spectrum.eigenvalues
         self._less, self._shares = 1.0 - (1.0 + eigenvalues).rsqrt(), eigenvalues / (1.0 + eigenvalues)
         self._mean = posterior.forward.point.v
+        self._solver = StateSolver(posterior.problem, StateOptions(kept=1, derivatives=False))
         self._offset = posterior.prior.white((self._mean - posterior.prior.mean)[None])[0]
 
     def at(self, white: Tensor) -> _Known:
         coordinates = white @ self.vectors.T
         reduced = white - (self._less * coordinates) @ self.vectors
         v = self._mean + self.posterior.prior.coloured(reduced[None])[0]
-        point = self.posterior.solver.at(v)
+        point = self._solver.at(v)
         if point.message:
             return _Known(v, math.inf, [])
         state = self.posterior.problem.state(point.u, v)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from scipy.stats import norm
+from scipy.stats import chi2, norm
 from torch import Tensor
 
 from ..bridges.solved_state import StateOptions, StateSolver, StateUnsolvedError
@@ -77,8 +77,7 @@ class Posterior:
     def __init__(self, problem: PDEProblem, v: Tensor, options: PosteriorOptions | None = None) -> None:
         self.problem, self.options = problem, options or PosteriorOptions()
         self.prior = joint_prior(problem)
-        self.solver = StateSolver(problem, StateOptions())
-        point = self.solver.at(v)
+        point = StateSolver(problem, StateOptions()).at(v)
         if point.message:
             raise StateUnsolvedError(point.message)
         self.forward = ForwardMap(problem, point, SensorNoise.of(problem.sensors))
@@ -222,8 +221,22 @@ class Posterior:
         The fit takes sum lambda / (1 + lambda) of the measured values, so that twice the misfit has about the mean
         q - sum lambda / (1 + lambda).
         """
-        free = float((self.forward.noise.precision > 0.0).sum()) - float(self._shares.sum())
+        free = self._free
         return math.sqrt(2.0 * self.misfit / free) if free > 0.0 else math.nan
+
+    @property
+    def noise_doubtful(self) -> bool:
+        """Whether twice the misfit is beyond the quantiles 0.1 % and 99.9 % of a chi-squared distribution.
+
+        The noise of the problem file is then not that of the data, or the equation is not, or the prior excludes the truth.
+        """
+        free = self._free
+        return free > 0.0 and not 1e-3 < float(chi2.cdf(2.0 * self.misfit, free)) < 1.0 - 1e-3
+
+    @property
+    def _free(self) -> float:
+        """q - sum lambda / (1 + lambda), the number of measured values that the fit leaves free."""
+        return float((self.forward.noise.precision > 0.0).sum()) - float(self._shares.sum())
 
     @property
     def share_left_out(self) -> float:

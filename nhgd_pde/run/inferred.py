@@ -23,6 +23,8 @@ from .drawing import control_fields, output_grid
 _MOST_NUMBERS = 20
 # States of a chain that are kept as controls.
 _MOST_SAMPLES = 1_000
+# Independent samples below which the intervals of a chain are too rough.
+_FEWEST_SAMPLES = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +111,7 @@ class Inferred:
             "noise": self.spec.noise,
             "misfit": posterior.misfit,
             "noise_ratio": posterior.noise_ratio,
+            "noise_doubtful": posterior.noise_doubtful,
             "eigenvalues": posterior.eigenvalues,
             "left_out": {
                 "largest_eigenvalue": spectrum.next,
@@ -145,8 +148,8 @@ class Inferred:
             f"{posterior.divergence:.4g} nats",
             f"noise: the measured values differ from the computed ones by {posterior.noise_ratio:.3g} of the given noise",
         ]
-        if not 1.0 / 1.5 < posterior.noise_ratio < 1.5:
-            found[-1] += ", expected about 1: inference.noise is too small or too large, or the equation is not that of the data"
+        if posterior.noise_doubtful:
+            found[-1] += ", far from 1: inference.noise, the prior or the equation does not fit the data"
         for each in self.intervals:
             found.append(
                 f"{each.name} = {each.value:.5g}, {100.0 * each.level:g} % interval [{each.low:.5g}, {each.high:.5g}]; "
@@ -172,6 +175,8 @@ def chain_lines(chain: Chain) -> list[str]:
         f"chain of {chain.size:,} states: {100.0 * chain.accepted:.0f} % of the proposals of step {chain.step:.2g} accepted, "
         f"worth {chain.effective:,.0f} independent samples"
     ]
+    if chain.effective < _FEWEST_SAMPLES:
+        found[0] += ", too few to judge by: take more states"
     for each in chain.intervals():
         found.append(
             f"{each.name}: mean {each.value:.5g}, {100.0 * each.level:g} % interval [{each.low:.5g}, {each.high:.5g}], "
