@@ -1,7 +1,7 @@
 """Measurements for problems/inversion_posterior.yaml: python -m benchmarks.posterior_data.
 
-The truth is a conductivity exp(m) with a bump and a hollow, on a mesh twice as fine as that of the inversion; the noise is
-normal with the standard deviation of the problem file.
+The truth is a conductivity exp(m) with a bump and a hollow, on a mesh twice as fine as that of the inversion; the noise
+is normal with the standard deviation of the problem file.
 """
 
 from __future__ import annotations

@@ -127,12 +127,18 @@ SENSORS = {"kind": "tracking", "at": "sensors.csv"}
         ({"method": "soba"}, "expected nhgd or adjoint beside inference, found 'soba'"),
         ({"inference": {"predict": [{"at": [0.5]}]}}, "inference.predict.0.at: expected 2 coordinates, found 1"),
         ({"inference": {"predict": [{"at": [0.5, 2]}]}}, "inference.predict.0.at: the point (0.5, 2) is outside"),
-        ({"inference": {"predict": [{"at": [0, 0], "integral": 1}]}}, "expected exactly one of at, integral; found both"),
+        (
+            {"inference": {"predict": [{"at": [0, 0], "integral": 1}]}},
+            "expected exactly one of at, integral; found both",
+        ),
         ({"inference": {"predict": [{"integral": 1, "of": "u"}]}}, "expected state or a control that is a field"),
         ({"inference": {"predict": [{"integral": 1, "on": "core"}]}}, "core"),
         ({"inference": {"predict": [{"at": [0, 0], "component": 1}]}}, "expected a component below 1, found 1"),
         ({"parameters": {"k": {"normal": [0, 1]}}}, "parameters: expected none beside inference"),
-        ({"inference": {"prior": [{"length": 1}, {"length": 2}]}}, "expected one prior without a control, found several"),
+        (
+            {"inference": {"prior": [{"length": 1}, {"length": 2}]}},
+            "expected one prior without a control, found several",
+        ),
         ({"inference": {"threshold": 2}}, "inference.threshold: expected a number above 0 and below 1, found 2"),
     ],
 )
@@ -140,7 +146,9 @@ def test_mistakes_name_key_expectation_and_value(changes: dict[str, Any], messag
     sections = source_inversion(data(tmp_path), 4)
     sections = {**sections, **changes, "inference": {**sections["inference"], **changes.get("inference", {})}}
     if "objective" in changes:
-        sections["objective"] = [{**each, "at": data(tmp_path)} if "at" in each else each for each in changes["objective"]]
+        sections["objective"] = [
+            {**each, "at": data(tmp_path)} if "at" in each else each for each in changes["objective"]
+        ]
     with pytest.raises(nhgd.ProblemError, match=r"(?s).*") as caught:
         nhgd.load(sections)
     assert message in str(caught.value)

@@ -8,11 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binom
-
-import nhgd_pde as nhgd
-from nhgd_pde.inference.effective_size import effective_size
-from nhgd_pde.inference.posterior import Posterior, PosteriorOptions
 from inverse_problems import (
     LENGTH,
     NOISE,
@@ -23,6 +18,11 @@ from inverse_problems import (
     sensor_file,
     source_inversion,
 )
+from scipy.stats import binom
+
+import nhgd_pde as nhgd
+from nhgd_pde.inference.effective_size import effective_size
+from nhgd_pde.inference.posterior import Posterior, PosteriorOptions
 
 
 def solved(sections: dict[str, Any]) -> tuple[nhgd.Solution, Posterior]:
@@ -136,7 +136,9 @@ def test_the_full_hessian_of_a_linear_problem_is_the_gauss_newton_one(tmp_path: 
 
 def test_the_spectrum_does_not_depend_on_the_mesh(tmp_path: Path) -> None:
     where = grid_points(5)
-    file = sensor_file(tmp_path, where, where[:, 1] + 0.05 * np.sin(4.0 * where[:, 0]) * where[:, 1] * (1 - where[:, 1]))
+    file = sensor_file(
+        tmp_path, where, where[:, 1] + 0.05 * np.sin(4.0 * where[:, 0]) * where[:, 1] * (1 - where[:, 1])
+    )
     found = [solved(conductivity_inversion(file, cells))[1] for cells in (12, 24, 48)]
     values = [each.eigenvalues[:8] for each in found]
     coarse, fine = (np.abs(values[k] / values[k + 1] - 1.0).max() for k in (0, 1))
@@ -304,7 +306,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say(kind: str, tmp_path: Pat
         assert solution.status == "converged"
         wanted = [each.value(state, torch.from_numpy(truth)) for each in pde.predictions]
         found = solution.posterior().predicted()
-        inside += [low <= value <= high for value, low, high in zip(wanted, *zip(*[(i.low, i.high) for i in found]))]
+        inside += [each.low <= value <= each.high for value, each in zip(wanted, found, strict=True)]
     total = int(inside.sum())
     if kind == "linear":
         assert (inside >= 90).all() and total <= 3 * 99

@@ -103,7 +103,7 @@ class ObjectiveBuilder:
         return found
 
     def precision(self, key: str) -> float:
-        """1 / noise^2 of the measured values of a term, which is a factor of its weight; 1 where nothing is inferred."""
+        """1 / noise^2 of the measured values of a term, a factor of its weight; 1 where nothing is inferred."""
         inference = self.values.file.spec.inference
         return 1.0 if inference is None else inference.noise_of(int(key.rpartition(".")[2])) ** -2.0
 

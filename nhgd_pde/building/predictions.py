@@ -51,7 +51,9 @@ class PredictionBuilder:
             if spec.of not in names or self.controls.parts[names.index(spec.of)].space is None:
                 fields = [part.name for part in self.controls.parts if part.space is not None]
                 known = ", ".join(["state", *fields])
-                self.values.complain(f"{key}.of", f"expected state or a control that is a field ({known}), found {spec.of!r}")
+                self.values.complain(
+                    f"{key}.of", f"expected state or a control that is a field ({known}), found {spec.of!r}"
+                )
                 return None
             part = self.controls.parts[names.index(spec.of)]
             assert part.space is not None and part.dofs is not None

@@ -34,16 +34,22 @@ def with_prior(values: Values, key: str, part: ControlSpace) -> ControlSpace:
     at, spec = found
     if part.rule is not None or part.filter is not None:
         what = "varies in time" if part.rule is not None else "is filtered"
-        values.complain(f"{key}.space", f"expected a control that is constant in time and not filtered beside inference; it {what}")
+        values.complain(
+            f"{key}.space", f"expected a control that is constant in time and not filtered beside inference; it {what}"
+        )
         return part
     mean = _mean(values, at, spec, part)
     dim = values.domain.dim - part.boundary
     if part.space is None or dim == 0:
         if spec.length is not None and part.space is None:
-            values.complain(f"{at}.length", f"expected none for {part.name!r}, which is no field, found {spec.length:g}")
+            values.complain(
+                f"{at}.length", f"expected none for {part.name!r}, which is no field, found {spec.length:g}"
+            )
         prior = NormalPrior.of_numbers(mean, spec.std)
     elif part.space.element != "P1":
-        values.complain(f"{key}.space", f"expected P1 beside inference, whose priors have gradients, found {part.space.element!r}")
+        values.complain(
+            f"{key}.space", f"expected P1 beside inference, whose priors have gradients, found {part.space.element!r}"
+        )
         return part
     elif spec.length is None:
         values.complain(f"{at}.length", f"missing; expected the correlation length of the field {part.name!r}")

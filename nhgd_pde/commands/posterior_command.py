@@ -12,7 +12,9 @@ from ..complaints import bad_input
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
-    "--chain", type=click.IntRange(min=1), help="Check it by a Markov chain of so many states, a solve of the equation each."
+    "--chain",
+    type=click.IntRange(min=1),
+    help="Check it by a Markov chain of so many states, a solve of the equation each.",
 )
 def posterior(folder: Path, chain: int | None) -> None:
     """Compute the posterior of the run in FOLDER again and write it into its folder `posterior`.

@@ -1,12 +1,12 @@
 """A Markov chain that samples the posterior itself, to check its normal approximation.
 
-The proposal is that of the preconditioned Crank-Nicolson method with the normal approximation N(mean, C) in place of the
-prior (Cotter, Roberts, Stuart and White 2013, Stat. Sci. 28; Rudolf and Sprungk 2018, Found. Comput. Math. 18):
+The proposal is that of the preconditioned Crank-Nicolson method with the normal approximation N(mean, C) in place of
+the prior (Cotter, Roberts, Stuart and White 2013, Stat. Sci. 28; Rudolf and Sprungk 2018, Found. Comput. Math. 18):
 
     m' = mean + sqrt(1 - step^2) (m - mean) + step C^1/2 white,
 
-which is accepted with the probability min(1, exp(D(m) - D(m'))), where D is the negative log-posterior minus that of the
-approximation. If the approximation is exact, every proposal is accepted. The acceptance does not depend on the mesh.
+which is accepted with the probability min(1, exp(D(m) - D(m'))), where D is the negative log-posterior minus that of
+the approximation. If the approximation is exact, every proposal is accepted. The acceptance does not depend on the mesh.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from .intervals import Interval
 if TYPE_CHECKING:
     from .posterior import Posterior
 
-# The step is made smaller by this factor until this share of the proposals of a trial is accepted. The first half of a trial
-# is not counted: it starts from a sample of the normal approximation, where the posterior may be unlikely.
+# The step is made smaller by this factor until this share of the proposals of a trial is accepted. The first half of a
+# trial is not counted: it starts from a sample of the normal approximation, where the posterior may be unlikely.
 _FACTOR, _ACCEPTED, _TRIAL = 0.6, 0.25, 50
 _SMALLEST = 1e-4
 # Leading directions whose coordinates are kept of every state.

@@ -1,8 +1,8 @@
 """The derivative of the measured values by the control at one point, and its transpose.
 
-With R(u, m) = 0, J = dR/du and measured values C u, the derivative is F = -C J^-1 R_m. The Fisher information of the noise
-model N(C u(m), Gamma) about m is F^T Gamma^-1 F, the Gauss-Newton Hessian of the misfit: with y = C u + e the score, the
-gradient of the log-likelihood at the model's own data, is F^T Gamma^-1 e with covariance F^T Gamma^-1 F.
+With R(u, m) = 0, J = dR/du and measured values C u, the derivative is F = -C J^-1 R_m. The Fisher information of the
+noise model N(C u(m), Gamma) about m is F^T Gamma^-1 F, the Gauss-Newton Hessian of the misfit: with data C u + e of the
+model itself the score, which is the gradient of the log-likelihood, is F^T Gamma^-1 e with covariance F^T Gamma^-1 F.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     C = (H + R)^-1 = R^-1 - sum lambda_i / (1 + lambda_i) w_i w_i^T,   H w_i = lambda_i R w_i,   w_i R w_j = delta_ij
 
-for the Hessian H of the misfit and the precision R of the prior (Bui-Thanh, Ghattas, Martin and Stadler 2013, SIAM J. Sci.
-Comput. 35, A2494-A2523). Of a linear equation with normal noise it is the posterior itself.
+for the Hessian H of the misfit and the precision R of the prior (Bui-Thanh, Ghattas, Martin and Stadler 2013, SIAM J.
+Sci. Comput. 35, A2494-A2523). Of a linear equation with normal noise it is the posterior itself.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ class Posterior:
         if bool((found.eigenvalues <= -1.0).any()):
             least = float(found.eigenvalues.min())
             raise ValueError(
-                f"the control is no minimum of the negative log-posterior: an eigenvalue of the misfit's Hessian is {least:.3g}, "
-                "below -1; take hessian: gauss_newton, or start the run nearer to the most likely control"
+                "the control is no minimum of the negative log-posterior: an eigenvalue of the misfit's Hessian is "
+                f"{least:.3g}, below -1; take hessian: gauss_newton, or start the run nearer to the most likely control"
             )
         return found
 
@@ -186,7 +186,7 @@ class Posterior:
         return self.prior.covariance(covectors) - reduced @ self._directions
 
     def sample(self, count: int, seed: int = 0) -> np.ndarray:
-        """(count, p) independent samples. The same seed gives samples of the prior that belong to them, see `prior_sample`."""
+        """(count, p) independent samples, of the same random numbers as those of `prior_sample` with this seed."""
         return (self.forward.point.v + self._deviations(self._white(count, seed))).cpu().numpy()
 
     def prior_sample(self, count: int, seed: int = 0) -> np.ndarray:
@@ -228,7 +228,7 @@ class Posterior:
     def noise_doubtful(self) -> bool:
         """Whether twice the misfit is beyond the quantiles 0.1 % and 99.9 % of a chi-squared distribution.
 
-        The noise of the problem file is then not that of the data, or the equation is not, or the prior excludes the truth.
+        The noise of the problem file or the equation is then not that of the data, or the prior excludes the truth.
         """
         free = self._free
         return free > 0.0 and not 1e-3 < float(chi2.cdf(2.0 * self.misfit, free)) < 1.0 - 1e-3
@@ -257,8 +257,8 @@ class Posterior:
     def information_gain(self) -> float:
         """1/2 log det(I + R^-1 H), in nats: the mean over all data of the divergence of posterior from prior.
 
-        This holds for a linear equation (Alexanderian, Gloor and Ghattas 2016, Bayesian Anal. 11); for others it is that
-        of the equation linearised at the most likely control.
+        This holds for a linear equation (Alexanderian, Gloor and Ghattas 2016, Bayesian Anal. 11); for others it is
+        that of the equation linearised at the most likely control.
         """
         return 0.5 * self.log_determinant
 

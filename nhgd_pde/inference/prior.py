@@ -1,13 +1,13 @@
 """Normal priors: Matern fields by an elliptic operator, and independent numbers.
 
-A field m with mean m0 has the precision R = A M^-1 A, where A = gamma K + delta M + gamma beta B has the stiffness matrix
-K, the lumped mass matrix M and the lumped or consistent mass matrix B of the boundary. It approximates the solution of
+A field m with mean m0 has the precision R = A D^-1 A, where A = gamma K + delta M + gamma beta B has the stiffness
+matrix K, the mass matrix M and the mass matrix B of the boundary, and D is the lumped M. It approximates the solution of
 
     gamma (kappa^2 - Laplace) (m - m0) = white noise,   kappa^2 = delta / gamma,   dm/dn + beta m = 0 on the boundary,
 
 a Matern field of smoothness nu = 2 - d/2 in d dimensions (Lindgren, Rue and Lindstroem 2011, J. R. Stat. Soc. B 73;
 operators of this kind in Bui-Thanh, Ghattas, Martin and Stadler 2013, SIAM J. Sci. Comput. 35). With the lumped mass
-matrix R is sparse and has the exact root L = M^-1/2 A, R = L^T L.
+matrix R is sparse and has the exact root L = D^-1/2 A, R = L^T L.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ class MaternNumbers:
 
 @dataclass(frozen=True, eq=False)
 class NormalPrior:
-    """The normal distribution of one control, with the precision R = A M^-1 A.
+    """The normal distribution of one control, with the precision R = A D^-1 A.
 
     Attributes:
         mean: (p,).
         operator: A (p, p), symmetric positive definite.
-        mass: (p,) the diagonal of M.
+        mass: (p,) the diagonal of D.
     """
 
     mean: Tensor
@@ -86,7 +86,7 @@ class NormalPrior:
 
     @cached_property
     def riesz(self) -> RieszMap:
-        """The inner product x . R y, in which the Hessian of a negative log-posterior is a compact change of identity."""
+        """The inner product x . R y, in which the Hessian of a negative log-posterior is near the identity."""
         if self.operator.nnz == self.size:
             return diagonal_riesz_map(self.precision.diagonal(), self.precision)
         return RieszMap(self.precision, self.covariance)
@@ -96,15 +96,15 @@ class NormalPrior:
         return self._inverse(self._mass * self._inverse(covectors))
 
     def coloured(self, white: Tensor) -> Tensor:
-        """L^-1 = A^-1 M^1/2 of every row (k, p): samples, without the mean, from independent standard normal numbers."""
+        """L^-1 = A^-1 D^1/2 of every row (k, p): standard normal numbers become samples without the mean."""
         return self._inverse(self._mass.sqrt() * white)
 
     def whitened(self, covectors: Tensor) -> Tensor:
-        """L^-T = M^1/2 A^-1 of every row (k, p)."""
+        """L^-T = D^1/2 A^-1 of every row (k, p)."""
         return self._mass.sqrt() * self._inverse(covectors)
 
     def white(self, deviations: Tensor) -> Tensor:
-        """L = M^-1/2 A of every row (k, p), the inverse of `coloured`."""
+        """L = D^-1/2 A of every row (k, p), the inverse of `coloured`."""
         return self._operator.mv(deviations) / self._mass.sqrt()
 
     @cached_property

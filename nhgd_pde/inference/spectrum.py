@@ -1,8 +1,8 @@
 """The leading eigenpairs of the misfit's Hessian against the precision of the prior, H w = lambda R w.
 
-With the root R = L^T L of the prior these are the eigenpairs of L^-T H L^-1, which is symmetric, and its eigenvectors are
-found by the randomised method of two passes (Halko, Martinsson and Tropp 2011, SIAM Review 53; Saibaba, Lee and Kitanidis
-2016, Numer. Linear Algebra Appl. 23, for generalised problems): an orthonormal basis of the range on random directions,
+With the root R = L^T L of the prior these are the eigenpairs of L^-T H L^-1, which is symmetric. They are found by the
+randomised method of two passes (Halko, Martinsson and Tropp 2011, SIAM Review 53; for generalised problems Saibaba, Lee
+and Kitanidis 2016, Numer. Linear Algebra Appl. 23): an orthonormal basis of what the operator makes of random directions,
 and the eigenpairs of the operator on this basis. The basis grows until the smallest eigenvalues are below a threshold.
 """
 

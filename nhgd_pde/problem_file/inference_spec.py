@@ -70,16 +70,16 @@ class InferenceSpec(Section):
     """The posterior of the control: its normal approximation at the most likely control."""
 
     noise: Annotated[Any, Numbers(Number(above=0))] = Field(
-        description="Standard deviation of the measured values; a list has one for each tracking term. A weight w in the "
-        "file of the sensors makes it noise / sqrt(w)."
+        description="Standard deviation of the measured values; a list has one for each tracking term. A weight w in "
+        "the file of the sensors makes it noise / sqrt(w)."
     )
     prior: Annotated[PriorSpec | tuple[PriorSpec, ...], OneOrMore()] = Field(
         description="Prior of the control, {length, std, mean}, or a list with one for each control."
     )
     hessian: Literal["gauss_newton", "full"] = Field(
         default="gauss_newton",
-        description="Curvature of the misfit: the Fisher information of the noise model, or with the second derivatives "
-        "of the equation.",
+        description="Curvature of the misfit: the Fisher information of the noise model, or with the second "
+        "derivatives of the equation.",
     )
     threshold: Share = Field(
         default=0.01, description="Eigenvalues of the misfit's Hessian against the prior's below this are left out."

@@ -54,8 +54,8 @@ class Inferred:
         """
         if self.status != "converged":
             raise ValueError(
-                f"expected a run that has converged, found one that is {self.status}: its control is not the most likely one; "
-                "take more outer.iterations, or a larger outer.rtol"
+                f"expected a run that has converged, found one that is {self.status}: its control is not the most likely "
+                "one; take more outer.iterations, or a larger outer.rtol"
             )
         spec = self.spec
         options = PosteriorOptions(spec.hessian, spec.threshold, spec.rank, spec.exact, spec.level, self.seed)
@@ -142,11 +142,11 @@ class Inferred:
         informed = int((kept > 1.0).sum())
         found = [
             f"posterior: the data inform {_counted(informed, 'direction')} of {size:,} more than the prior does "
-            f"(eigenvalues above 1); {_counted(len(kept), 'eigenvalue')} kept, those left out change no variance by more "
-            f"than {100.0 * posterior.share_left_out:.2g} %",
+            f"(eigenvalues above 1); {_counted(len(kept), 'eigenvalue')} kept, those left out change no variance by "
+            f"more than {100.0 * posterior.share_left_out:.2g} %",
             f"information gain {posterior.information_gain:.4g} nats; divergence of posterior from prior "
             f"{posterior.divergence:.4g} nats",
-            f"noise: the measured values differ from the computed ones by {posterior.noise_ratio:.3g} of the given noise",
+            f"noise: measured and computed values differ by {posterior.noise_ratio:.3g} of the given noise",
         ]
         if posterior.noise_doubtful:
             found[-1] += ", far from 1: inference.noise, the prior or the equation does not fit the data"
@@ -172,8 +172,8 @@ def chain_numbers(chain: Chain) -> dict[str, Any]:
 def chain_lines(chain: Chain) -> list[str]:
     """What the command line prints about a chain."""
     found = [
-        f"chain of {chain.size:,} states: {100.0 * chain.accepted:.0f} % of the proposals of step {chain.step:.2g} accepted, "
-        f"worth {chain.effective:,.0f} independent samples"
+        f"chain of {chain.size:,} states: {100.0 * chain.accepted:.0f} % of the proposals of step {chain.step:.2g} "
+        f"accepted, worth {chain.effective:,.0f} independent samples"
     ]
     if chain.effective < _FEWEST_SAMPLES:
         found[0] += ", too few to judge by: take more states"

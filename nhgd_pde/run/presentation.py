@@ -113,7 +113,6 @@ class FieldPresentation:
             inferred=self._inferred(outcome),
         )
 
-
     def _inferred(self, outcome: Outcome) -> Inferred | None:
         spec = self.problem.file.spec
         if spec.inference is None:

@@ -19,8 +19,8 @@ from .scenario_fields import named_fields, statistics_fields
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ..output.field_layout import Pictured
     from ..inference.posterior import Posterior
+    from ..output.field_layout import Pictured
     from .inferred import Inferred
     from .judgement import Judgement
 
