@@ -28,9 +28,8 @@ from .linalg.safe_lengths import dot, length
 from .linalg.sparse import SparseMatrix
 from .objective.constraints import ConstraintReport
 from .objective.integral import IntegralTerm
-from .objective.predictions import Prediction
 from .objective.state_bounds import Relaxation, StateBounds
-from .objective.terms import Objective, SensorTerm
+from .objective.terms import Objective, Prediction, SensorTerm
 from .pde.cell_fields import CellFields
 from .pde.equation import StateEquation
 from .pde.poles import pole_between
@@ -155,10 +154,7 @@ class PDEProblem:
 
     @of_controls("start", "end")
     def barrier(self, start: Tensor, end: Tensor) -> str:
-        """A sentence on a coefficient that is not finite between two controls; empty if there is none.
-
-        Only controls that are numbers are checked, as others have no poles.
-        """
+        """A sentence on a pole of a coefficient between two controls that are numbers; empty if there is none."""
         numbers = self.control.numbers(end)
         if self.equation.affine or not numbers:
             return ""

@@ -21,7 +21,6 @@ from ..problem_file.control_spec import ControlSpec
 from .clock import Clock
 from .evaluator import point_text
 from .objective_terms.regularisation import RegularisationTerm
-from .priors import with_prior
 from .values import Values
 
 
@@ -149,7 +148,12 @@ class ControlSpaces:
             dofs=functions.dofs,
             boundary=spec.kind in ("neumann", "robin", "dirichlet"),
         )
-        return found if self.values.file.spec.inference is None else with_prior(self.values, key, found)
+        if self.values.file.spec.inference is None:
+            return found
+        # Other problems are solved without loading what a prior needs.
+        from .priors import with_prior
+
+        return with_prior(self.values, key, found)
 
     def _check_values(self, key: str, spec: ControlSpec, kind: str, of_numbers: bool, rule: TimeRule | None) -> None:
         """Complain of initial values, bounds and windows that vary where the control does not."""

@@ -12,8 +12,7 @@ from ..control.controls import Controls
 from ..fem.mesh import Domain
 from ..fem.state_space import StateSpace, state_space
 from ..linalg.counts import Counts
-from ..objective.predictions import Prediction
-from ..objective.terms import Objective
+from ..objective.terms import Objective, Prediction
 from ..pde.boundary import neumann, robin
 from ..pde.form import Integral
 from ..pde.ranges import NOT_NEGATIVE
@@ -39,7 +38,6 @@ from .issue_collector import IssueCollector
 from .objective_builder import ObjectiveBuilder
 from .overlaps import check_overlaps
 from .pieces import Pieces
-from .predictions import PredictionBuilder
 from .random_inputs import on_nodes, random_inputs, samples_of
 from .random_values import RandomValues
 from .values import Values
@@ -180,8 +178,12 @@ class Frame:
     def predictions(self) -> tuple[Prediction, ...]:
         """The numbers whose intervals the posterior of the file gives; none without one."""
         inference = self.file.spec.inference
-        builder = PredictionBuilder(self.values, self.state, self.controls, self.clock)
-        return () if inference is None else builder.build(inference.predict)
+        if inference is None:
+            return ()
+        # Other problems are solved without loading what a posterior needs.
+        from .prediction_builder import PredictionBuilder
+
+        return PredictionBuilder(self.values, self.state, self.controls, self.clock).build(inference.predict)
 
     @property
     def same_data(self) -> bool:

@@ -6,7 +6,7 @@ the prior (Cotter, Roberts, Stuart and White 2013, Stat. Sci. 28; Rudolf and Spr
     m' = mean + sqrt(1 - step^2) (m - mean) + step C^1/2 white,
 
 which is accepted with the probability min(1, exp(D(m) - D(m'))), where D is the negative log-posterior minus that of
-the approximation. If the approximation is exact, every proposal is accepted. The acceptance does not depend on the mesh.
+the approximation. If this is exact, every proposal is accepted. The acceptance does not depend on the mesh.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..bridges.solved_state import StateOptions, StateSolver
-from ..objective.predictions import Prediction
+from ..objective.terms import Prediction
 from .effective_size import effective_size
 from .intervals import Interval
 

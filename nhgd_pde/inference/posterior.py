@@ -20,7 +20,7 @@ from scipy.stats import chi2, norm
 from torch import Tensor
 
 from ..bridges.solved_state import StateOptions, StateSolver, StateUnsolvedError
-from ..objective.predictions import Prediction
+from ..objective.terms import Prediction
 from ..pde_problem import PDEProblem
 from .forward_map import ForwardMap
 from .intervals import Interval

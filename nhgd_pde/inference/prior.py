@@ -1,7 +1,7 @@
 """Normal priors: Matern fields by an elliptic operator, and independent numbers.
 
 A field m with mean m0 has the precision R = A D^-1 A, where A = gamma K + delta M + gamma beta B has the stiffness
-matrix K, the mass matrix M and the mass matrix B of the boundary, and D is the lumped M. It approximates the solution of
+matrix K, the mass matrix M and the mass matrix B of the boundary; D is the lumped M. It approximates the solution of
 
     gamma (kappa^2 - Laplace) (m - m0) = white noise,   kappa^2 = delta / gamma,   dm/dn + beta m = 0 on the boundary,
 

@@ -2,8 +2,8 @@
 
 With the root R = L^T L of the prior these are the eigenpairs of L^-T H L^-1, which is symmetric. They are found by the
 randomised method of two passes (Halko, Martinsson and Tropp 2011, SIAM Review 53; for generalised problems Saibaba, Lee
-and Kitanidis 2016, Numer. Linear Algebra Appl. 23): an orthonormal basis of what the operator makes of random directions,
-and the eigenpairs of the operator on this basis. The basis grows until the smallest eigenvalues are below a threshold.
+and Kitanidis 2016, Numer. Linear Algebra Appl. 23): an orthonormal basis of the images of random directions, and the
+eigenpairs of the operator on this basis. The basis grows until the smallest eigenvalues are below a threshold.
 """
 
 from __future__ import annotations

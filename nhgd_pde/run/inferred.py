@@ -54,8 +54,8 @@ class Inferred:
         """
         if self.status != "converged":
             raise ValueError(
-                f"expected a run that has converged, found one that is {self.status}: its control is not the most likely "
-                "one; take more outer.iterations, or a larger outer.rtol"
+                f"expected a run that has converged, found one that is {self.status}: its control is not the most "
+                "likely one; take more outer.iterations, or a larger outer.rtol"
             )
         spec = self.spec
         options = PosteriorOptions(spec.hessian, spec.threshold, spec.rank, spec.exact, spec.level, self.seed)

@@ -13,7 +13,7 @@ from ..fem.evaluation_operator import EvaluationOperator
 from ..fem.interpolation import OutsideMeshError, at_points
 from ..fem.spaces import Space
 from ..fem.state_space import StateSpace
-from ..objective.predictions import Prediction
+from ..objective.terms import Prediction
 from ..problem_file.inference_spec import PredictionSpec
 from .clock import Clock
 from .values import Values
