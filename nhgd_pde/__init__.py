@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from .bridges.objective_function import ReducedObjective, reduced
     from .bridges.solved_state import StateUnsolvedError
     from .bridges.torch_functions import TorchFunctions, as_torch
+    from .inference.chain import Chain
+    from .inference.intervals import Interval
+    from .inference.posterior import Posterior
     from .output.storage import OutputError
     from .problem_file.errors import ProblemError
     from .run.solution import Solution
@@ -36,6 +39,9 @@ _HOMES = {
     "ReducedObjective": "bridges.objective_function",
     "ResultsLostError": "run.troubles",
     "Solution": "run.solution",
+    "Chain": "inference.chain",
+    "Interval": "inference.intervals",
+    "Posterior": "inference.posterior",
     "StateUnsolvedError": "bridges.solved_state",
     "Study": "studies.study_result",
     "TorchFunctions": "bridges.torch_functions",
@@ -48,8 +54,11 @@ _HOMES = {
 __all__ = [
     "BilevelOptions",
     "BilevelSolution",
+    "Chain",
+    "Interval",
     "LossProblem",
     "OutputError",
+    "Posterior",
     "Problem",
     "ProblemError",
     "ReducedObjective",

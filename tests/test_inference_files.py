@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from ruamel.yaml import YAML
 import nhgd_pde as nhgd
 from nhgd_pde.cli import main
 from nhgd_pde.output.fields import read_vtu
+
+
+ROOT = Path(__file__).parents[1]
 
 
 def written(sections: dict[str, Any], folder: Path) -> Path:
@@ -108,6 +112,18 @@ def test_data_that_contradict_the_noise_are_noticed(tmp_path: Path) -> None:
     file = sensor_file(tmp_path, where, 0.1 * rng.standard_normal(25))
     result = invoke("solve", written(source_inversion(file, 6), tmp_path), "--output", tmp_path / "run")
     assert "far from 1: inference.noise, the prior or the equation does not fit the data" in result.output
+
+
+def test_the_example_of_the_page_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    page = (ROOT / "docs" / "posterior.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {}
+    exec(compile(text.replace('.yaml")', '.yaml", {"mesh.cells": [8, 8]})'), "docs/posterior.md", "exec"), names)
+    assert names["std"].shape == (81,)
+    assert names["samples"].shape == (4, 81)
+    assert names["mean_value"].low < names["mean_value"].value < names["mean_value"].high
+    assert np.array_equal(names["longer"].samples, names["posterior"].chain(40, seed=1, step=0.5).samples)
 
 
 SENSORS = {"kind": "tracking", "at": "sensors.csv"}
