@@ -17,7 +17,6 @@ import nhgd_pde as nhgd
 from nhgd_pde.cli import main
 from nhgd_pde.output.fields import read_vtu
 
-
 ROOT = Path(__file__).parents[1]
 
 

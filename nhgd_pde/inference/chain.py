@@ -41,6 +41,7 @@ class Chain:
     """States of a chain, one after the other.
 
     Attributes:
+        posterior: what it samples, by its normal approximation.
         samples: (n / every, p) every so many states, as controls.
         predictions: (n, k) the predictions of the problem file at every state, the equation not linearised.
         coordinates: (n, r) the leading coordinates of every state: independent and standard normal if the posterior is.
@@ -48,6 +49,7 @@ class Chain:
         names: what is predicted.
         accepted: the share of the proposals that were accepted.
         step: the length of the proposals, in (0, 1].
+        every: states between those that are kept as controls.
         seed: of all random numbers; the state number k depends on seed and k alone, so that a chain can be continued.
         white: (p,) the last state in the coordinates of the proposals.
     """
