@@ -172,10 +172,11 @@ class Answer:
         return Path(path)
 
     def _material(self) -> Material:
+        from ..output.field_layout import Pictured
         from ..output.pictures import png
         from ..reports.material import Material
 
-        images = self.images()
+        images, inferred = self.images(), self.posterior_fields()
         return Material(
             problem_yaml=self.problem_yaml,
             summary=self.stats,
@@ -183,6 +184,8 @@ class Answer:
             shown=self.fields_to_draw(),
             scenarios=list(self.scenario_rows()),
             images=None if images is None else png(images),
+            posterior=self.posterior_numbers(),
+            posterior_fields=None if inferred is None else Pictured(*inferred),
         )
 
     def _repr_html_(self) -> str:

@@ -112,7 +112,7 @@ class Inferred:
             "misfit": posterior.misfit,
             "noise_ratio": posterior.noise_ratio,
             "noise_doubtful": posterior.noise_doubtful,
-            "eigenvalues": posterior.eigenvalues,
+            "eigenvalues": posterior.eigenvalues.tolist(),
             "left_out": {
                 "largest_eigenvalue": spectrum.next,
                 "sum": spectrum.left,
