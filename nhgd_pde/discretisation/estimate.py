@@ -11,7 +11,10 @@ import numpy as np
 
 from ..building.blueprint import Blueprint
 from ..fem.nesting import parents
+from ..linalg.factorisation import SingularMatrixError
+from ..pde.ranges import InadmissibleError
 from ..pde_problem import PDEProblem
+from ..problem_file.errors import ProblemError
 from ..problem_file.loading import ProblemFile
 from .dual_weighted import contributions
 from .finer import Finer, NoEstimateError, finer
@@ -75,8 +78,11 @@ def estimate_error(problem: Posed, solution: Solved) -> ErrorEstimate:
     """
     start = time.perf_counter()
     _check(problem, solution)
-    fine = finer(problem.file, solution.problem)
-    found = contributions(fine, solution.state, solution.adjoint, solution.control, solution.objective)
+    try:
+        fine = finer(problem.file, solution.problem)
+        found = contributions(fine, solution.state, solution.adjoint, solution.control, solution.objective)
+    except (ProblemError, SingularMatrixError, InadmissibleError) as error:
+        raise NoEstimateError(f"on the refined mesh {error}") from None
     order = 2 * int(solution.problem.space.element[1:])
     share = 1.0 / (1.0 - 2.0**-order)
     indicator = share * _on_cells(fine, np.abs(found.nodes))

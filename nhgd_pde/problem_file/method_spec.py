@@ -227,6 +227,11 @@ class OutputSpec(Section):
     exceedance: Annotated[float | None, Number(null=True)] = Field(
         default=None, description="With random inputs: write how likely the state is above this value; null: do not."
     )
+    estimate: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="Estimate the error that the mesh leaves in the objective: auto does so at the end of a run with a "
+        "folder if the mesh with halved edges has at most 400,000 cells.",
+    )
 
 
 ExperimentName = Annotated[

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from .judgement import Judgement
     from .outer_problem import OuterProblem
     from .population_start import PopulationStart
+    from .solution import Solution
 
 
 class Run:
@@ -105,6 +106,7 @@ class Run:
                 found = self._whole(self._minimised(None if resumed is None else resumed.loop))
             earlier = 0 if resumed is None else resumed.loop.evaluations
             solution = self._presentation.answer(self._outcome(found, self._judged(found), earlier, text))
+            solution = self._trusted(solution, found.last, path is not None)
             self._recorder.finish(solution, found.last)
             warnings = [*solution.stats["warnings"], *self._troubles.sentences]
             solution = replace(solution, stats={**solution.stats, "warnings": warnings})
@@ -291,6 +293,17 @@ class Run:
         if not self._search.ended:
             return replace(found, first=first, last=last, status="interrupted", message=self._search.sentence)
         return replace(found, first=first, last=last, message=f"{message}; {self._search.sentence}")
+
+    def _trusted(self, solution: Answer, last: Iterate, kept: bool) -> Answer:
+        """The answer with an estimate of the error that the mesh leaves; `kept`: there is a run folder."""
+        if self._team.size > 1 or not isinstance(self._problem, Problem):
+            return solution
+        from .trust import wanted, with_trust
+
+        if not wanted(self._problem, kept):
+            return solution
+        with stage("estimate of the mesh error"):
+            return with_trust(self._problem, cast("Solution", solution), last)
 
     def _judged(self, found: Minimum) -> Judgement | None:
         """The judgement of an answer over scenarios; None where there are none, or no answer."""
