@@ -16,8 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import nhgd_pde as nhgd
-from benchmarks.reference import ALPHA, MOTHER_OBJECTIVE, MOTHER_TARGET, SPECTRAL_OBJECTIVE, SPECTRAL_TARGET
-from benchmarks.reference import poisson_control
+from benchmarks.reference import (
+    ALPHA,
+    MOTHER_OBJECTIVE,
+    MOTHER_TARGET,
+    SPECTRAL_OBJECTIVE,
+    SPECTRAL_TARGET,
+    poisson_control,
+)
 from nhgd_pde.discretisation import estimate_error
 
 

@@ -16,8 +16,10 @@ from ..pde.ranges import InadmissibleError
 from ..pde_problem import PDEProblem
 from ..problem_file.errors import ProblemError
 from ..problem_file.loading import ProblemFile
-from .dual_weighted import contributions
-from .finer import Finer, NoEstimateError, finer
+from .dual_weighted import Contributions, contributions
+from .enriched import Enriched, NoEstimateError
+from .finer_mesh import FinerMesh, finer_mesh
+from .finer_steps import FinerSteps
 
 
 class Posed(Protocol):
@@ -56,6 +58,7 @@ class ErrorEstimate:
             residuals and weights at the nodes of the refined mesh, each divided among the cells around it.
         data: the part of `value` from quadrature, boundary values and curved boundaries.
         control: the part of `value` from the control.
+        time: the part of `value` from the steps in time; 0 for a steady problem. The other parts are of the mesh.
         seconds: the time that the estimate took.
     """
 
@@ -63,6 +66,7 @@ class ErrorEstimate:
     indicator: np.ndarray
     data: float
     control: float
+    time: float
     seconds: float
 
 
@@ -79,17 +83,26 @@ def estimate_error(problem: Posed, solution: Solved) -> ErrorEstimate:
     start = time.perf_counter()
     _check(problem, solution)
     try:
-        fine = finer(problem.file, solution.problem)
-        found = contributions(fine, solution.state, solution.adjoint, solution.control, solution.objective)
+        mesh = finer_mesh(problem.file, solution.problem)
+        found, share = _found(mesh, solution)
+        indicator = share * _on_cells(mesh, np.abs(found.nodes))
+        of_time = 0.0
+        if solution.problem.equation.repeats > 1:
+            halved, of_steps = _found(FinerSteps(problem.file, solution.problem), solution)
+            of_time = of_steps * halved.total
     except (ProblemError, SingularMatrixError, InadmissibleError) as error:
-        raise NoEstimateError(f"on the refined mesh {error}") from None
-    order = 2 * int(solution.problem.space.element[1:])
-    share = 1.0 / (1.0 - 2.0**-order)
-    indicator = share * _on_cells(fine, np.abs(found.nodes))
-    value = share * found.total
-    if not math.isfinite(value):
+        raise NoEstimateError(f"with half the width {error}") from None
+    value = share * found.total + of_time
+    if not (math.isfinite(value) and np.isfinite(indicator).all()):
         raise NoEstimateError("the residuals on the refined mesh are not finite")
-    return ErrorEstimate(value, indicator, share * found.data, share * found.control, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return ErrorEstimate(value, indicator, share * found.data, share * found.control, of_time, seconds)
+
+
+def _found(finer: Enriched, solution: Solved) -> tuple[Contributions, float]:
+    """The contributions to J_fine - J, and the factor that makes them those to the error of J."""
+    found = contributions(finer, solution.state, solution.adjoint, solution.control, solution.objective)
+    return found, 1.0 / (1.0 - 2.0**-finer.order)
 
 
 def _check(problem: Posed, solution: Solved) -> None:
@@ -104,7 +117,7 @@ def _check(problem: Posed, solution: Solved) -> None:
         raise NoEstimateError("the run kept no state and no adjoint variable of all times")
 
 
-def _on_cells(fine: Finer, nodes: np.ndarray) -> np.ndarray:
+def _on_cells(fine: FinerMesh, nodes: np.ndarray) -> np.ndarray:
     """(cells of the coarse mesh,) values at the coefficients of the fine space, divided among the cells around them."""
     mesh = fine.coarse.space.domain.mesh
     found, of_cell = np.zeros(mesh.nelements), parents(mesh)
