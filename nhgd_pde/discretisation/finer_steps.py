@@ -58,15 +58,20 @@ class FinerSteps:
 
     def state(self, whole: np.ndarray) -> np.ndarray:
         levels = self._levels(whole)
-        between = levels[1:].copy() if self._euler else 0.5 * (levels[1:] + levels[:-1])
+        between = np.where(self._constant, levels[1:], 0.5 * (levels[1:] + levels[:-1]))
         # A multiplier has one value in each step, which is stored at its end.
         between[:, self._of_steps] = levels[1:, self._of_steps]
         return _interleaved(levels[:1], between, levels[1:])
 
     def state_surplus(self, whole: np.ndarray) -> np.ndarray:
         levels = self._levels(whole)
-        bent = 0.5 * (levels[:-1] - levels[1:]) if self._euler else -0.125 * _second_differences(levels)
-        earlier, later = bent, np.zeros_like(bent)
+        linear = 0.5 * (levels[:-1] - levels[1:])
+        # The state may jump in a step in which it is constant, as from initial values that do not fit the equation.
+        smooth = levels[1:] if self._constant[0] else levels
+        bent = np.zeros_like(linear)
+        bent[len(levels) - len(smooth) :] = -0.125 * _second_differences(smooth)
+        earlier = np.where(self._constant, linear, bent)
+        later = np.zeros_like(earlier)
         of_steps = self._of_steps
         if len(of_steps):
             earlier[:, of_steps], later[:, of_steps] = self._slopes(levels[1:, of_steps])
@@ -85,6 +90,14 @@ class FinerSteps:
         """(p of the fine problem, p): every value is taken for the two halves of its step."""
         pairs = zip(self.coarse.control.parts, self.problem.control.parts, strict=True)
         return sp.csr_matrix(sp.block_diag([_of_control(a, b) for a, b in pairs], format="csr"))
+
+    @cached_property
+    def _constant(self) -> np.ndarray:
+        """(steps, 1) whether the state is constant in a step, as the first one of Crank and Nicolson may be."""
+        equation = self._equation
+        found = np.full((equation.steps, 1), self._euler)
+        found[0] = (equation.theta if equation.first is None else equation.first) == 1.0
+        return found
 
     def _levels(self, whole: np.ndarray) -> np.ndarray:
         """(1, N) -> (steps + 1, size of the space)."""
