@@ -75,28 +75,51 @@ def estimate_error(problem: Posed, solution: Solved) -> ErrorEstimate:
 
     Args:
         problem: the problem, from `load`.
-        solution: its solution, near enough to the optimum that its gradient is small.
+        solution: its solution, or another control with its state and adjoint variable.
 
     Raises:
         NoEstimateError: there is no estimate for this kind of problem; the message says why.
     """
-    start = time.perf_counter()
-    _check(problem, solution)
-    try:
-        mesh = finer_mesh(problem.file, solution.problem)
-        found, share = _found(mesh, solution)
-        indicator = share * _on_cells(mesh, np.abs(found.nodes))
-        of_time = 0.0
-        if solution.problem.equation.repeats > 1:
-            halved, of_steps = _found(FinerSteps(problem.file, solution.problem), solution)
-            of_time = of_steps * halved.total
-    except (ProblemError, SingularMatrixError, InadmissibleError) as error:
-        raise NoEstimateError(f"with half the width {error}") from None
-    value = share * found.total + of_time
-    if not (math.isfinite(value) and np.isfinite(indicator).all()):
-        raise NoEstimateError("the residuals on the refined mesh are not finite")
-    seconds = time.perf_counter() - start
-    return ErrorEstimate(value, indicator, share * found.data, share * found.control, of_time, seconds)
+    return Estimator(problem).estimate(solution)
+
+
+@dataclass(eq=False)
+class Estimator:
+    """Estimates for several controls of one problem, for which the finer problems are built once."""
+
+    problem: Posed
+
+    def estimate(self, solution: Solved) -> ErrorEstimate:
+        """See `estimate_error`."""
+        start = time.perf_counter()
+        _check(self.problem, solution)
+        try:
+            found, share = _found(self._mesh(solution.problem), solution)
+            of_time = 0.0
+            if solution.problem.equation.repeats > 1:
+                halved, of_steps = _found(self._steps(solution.problem), solution)
+                of_time = of_steps * halved.total
+        except (ProblemError, SingularMatrixError, InadmissibleError) as error:
+            raise NoEstimateError(f"with half the width {error}") from None
+        indicator = share * _on_cells(self._mesh(solution.problem), np.abs(found.nodes))
+        value = share * found.total + of_time
+        if not (math.isfinite(value) and np.isfinite(indicator).all()):
+            raise NoEstimateError("the residuals on the refined mesh are not finite")
+        seconds = time.perf_counter() - start
+        return ErrorEstimate(value, indicator, share * found.data, share * found.control, of_time, seconds)
+
+    def _mesh(self, pde: PDEProblem) -> FinerMesh:
+        if self._kept_mesh is None or self._kept_mesh.coarse is not pde:
+            self._kept_mesh = finer_mesh(self.problem.file, pde)
+        return self._kept_mesh
+
+    def _steps(self, pde: PDEProblem) -> FinerSteps:
+        if self._kept_steps is None or self._kept_steps.coarse is not pde:
+            self._kept_steps = FinerSteps(self.problem.file, pde)
+        return self._kept_steps
+
+    _kept_mesh: FinerMesh | None = None
+    _kept_steps: FinerSteps | None = None
 
 
 def _found(finer: Enriched, solution: Solved) -> tuple[Contributions, float]:

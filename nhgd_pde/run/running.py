@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,6 +26,7 @@ from .answer import Answer, Row
 from .checkpoint import Checkpoint, Checkpoints
 from .gathering import Gathering
 from .outcome import Outcome, roles_of, satisfied, traffic_of
+from .outer_problem import nominal_of
 from .presentation import presentation_of
 from .problem_sequence import ProblemSequence
 from .recording import FolderRecorder, Follower, Recorder
@@ -36,8 +37,10 @@ from .troubles import Troubles
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..discretisation import Estimator
     from ..output.fields import FieldData, Grid
     from ..task_problem import TaskProblem
+    from .balancing import Balance
     from .judgement import Judgement
     from .outer_problem import OuterProblem
     from .population_start import PopulationStart
@@ -74,6 +77,7 @@ class Run:
         self._judge = judge if judge is None or team.size == 1 else replace(judge, team=team)
         self._team, self._states = team, Gathering(oracle, self._judge, team)
         self._stopped = False
+        self._loop: LoopState | None = None
         self._interrupted = lambda: team.decided(interrupted() or self._stopped)
         self._tell_at_once, self._troubles = tell, Troubles(tell)
         self._records = Records(list(problem.notices))
@@ -223,8 +227,13 @@ class Run:
         outer, sequence = self._problem.method.outer, self._sequence
         watchers = self._tell, self._interrupted, self._keep
         while True:
-            stopping = sequence.stopping
+            whole = sequence.stopping
+            balanced = self._balance if sequence.balanced else None
+            stopping = whole if balanced is None else balanced.rule(whole)
             found = minimise(sequence.current, self._oracle, outer, stopping, *watchers, loop, self._judge)
+            if balanced is not None and balanced.goes_on(nominal_of(sequence.current), found, whole):
+                loop = self._loop
+                continue
             ended = sequence.ended(found, self._records.first or found.first, stopping)
             if ended is not None:
                 return ended
@@ -255,7 +264,24 @@ class Run:
             # Comparisons of NumPy have a type of their own.
             self._stopped = self._stopped or (isinstance(answer, bool | np.bool_) and bool(answer))
 
+    @cached_property
+    def _balance(self) -> Balance | None:
+        """The goals of `outer.rtol: auto`; None for a goal that is a number."""
+        if self._problem.file.spec.outer.rtol != "auto" or not isinstance(self._problem, Problem):
+            return None
+        from .balancing import Balance
+
+        return Balance(self._estimator, self._recorder.note)
+
+    @cached_property
+    def _estimator(self) -> Estimator:
+        from ..discretisation import Estimator
+
+        assert isinstance(self._problem, Problem)
+        return Estimator(self._problem)
+
     def _keep(self, loop: LoopState, last: bool) -> None:
+        self._loop = loop if last else None
         every = self._problem.file.spec.output.checkpoint
         if self._search is not None and not self._search.ended:
             return  # A run that is resumed goes on with the search.
@@ -303,7 +329,7 @@ class Run:
         if not wanted(self._problem, kept):
             return solution
         with stage("estimate of the mesh error"):
-            return with_trust(self._problem, cast("Solution", solution), last)
+            return with_trust(self._estimator, cast("Solution", solution), last)
 
     def _judged(self, found: Minimum) -> Judgement | None:
         """The judgement of an answer over scenarios; None where there are none, or no answer."""

@@ -12,7 +12,7 @@ from ..engine.optimality_gap import gap_of
 from ..linalg.safe_lengths import dot
 
 if TYPE_CHECKING:
-    from ..discretisation import ErrorEstimate
+    from ..discretisation import ErrorEstimate, Estimator
     from ..engine.loop import Iterate
     from ..pde_problem import PDEProblem
     from ..problem import Problem
@@ -31,13 +31,13 @@ def wanted(problem: Problem, kept: bool) -> bool:
     return choice == "always" or (choice == "auto" and kept and small)
 
 
-def with_trust(problem: Problem, solution: Solution, last: Iterate) -> Solution:
+def with_trust(estimator: Estimator, solution: Solution, last: Iterate) -> Solution:
     """The solution with an estimate of its discretisation error, beside the other errors of the objective."""
-    from ..discretisation import NoEstimateError, estimate_error
+    from ..discretisation import NoEstimateError
 
     estimate: ErrorEstimate | None
     try:
-        estimate, reason = estimate_error(problem, solution), ""
+        estimate, reason = estimator.estimate(solution), ""
     except NoEstimateError as missing:
         estimate, reason = None, str(missing)
     errors = {
