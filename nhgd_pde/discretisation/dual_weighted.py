@@ -7,7 +7,7 @@ the coarse problem as functions of this mesh,
 
 (Becker and Rannacher, Acta Numerica 10, 2001; Becker, Kapp and Rannacher, SIAM J. Control Optim. 39, 2000). The
 remainder is zero for linear-quadratic problems. The first difference is what other quadrature points, boundary values
-and curved boundaries change. In place of x_fine - x stand local recoveries of state and adjoint (see `recovery`); for
+and curved boundaries change. In place of x_fine - x stand local recoveries of state and adjoint (see `surplus`); for
 the control, whose derivative vanishes in all coarse directions, one Newton step with the second derivative of the
 objective by the control at fixed state: on fine scales the share of the state in the reduced Hessian is small.
 

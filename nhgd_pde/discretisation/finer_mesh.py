@@ -23,7 +23,7 @@ from ..pde_problem import PDEProblem
 from ..problem_file.loading import ProblemFile
 from ..problem_file.mesh_spec import DiskMesh
 from .enriched import NoEstimateError
-from .recovery import surplus
+from .surplus import surplus
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ class FinerMesh:
         return self._at_all_times(self._of_state, whole)
 
     def state_surplus(self, whole: np.ndarray) -> np.ndarray:
-        """(1, N) -> (1, N of the fine problem): what a recovery adds to a state; see `recovery`."""
+        """(1, N) -> (1, N of the fine problem): what a recovery adds to a state; see `surplus`."""
         return self._at_all_times(self._state_surplus, whole)
 
     # Adjoint variables are functions of the same space.

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from ..discretisation import Estimator
     from ..output.fields import FieldData, Grid
     from ..task_problem import TaskProblem
-    from .balancing import Balance
     from .judgement import Judgement
+    from .moving_goal import MovingGoal
     from .outer_problem import OuterProblem
     from .population_start import PopulationStart
     from .solution import Solution
@@ -265,13 +265,13 @@ class Run:
             self._stopped = self._stopped or (isinstance(answer, bool | np.bool_) and bool(answer))
 
     @cached_property
-    def _balance(self) -> Balance | None:
+    def _balance(self) -> MovingGoal | None:
         """The goals of `outer.rtol: auto`; None for a goal that is a number."""
         if self._problem.file.spec.outer.rtol != "auto" or not isinstance(self._problem, Problem):
             return None
-        from .balancing import Balance
+        from .moving_goal import MovingGoal
 
-        return Balance(self._estimator, self._recorder.note)
+        return MovingGoal(self._estimator, self._recorder.note)
 
     @cached_property
     def _estimator(self) -> Estimator:

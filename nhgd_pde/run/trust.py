@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..discretisation.digits import counting_digits
+from ..discretisation.counting_digits import counting_digits
 from ..engine.optimality_gap import gap_of
 from ..linalg.safe_lengths import dot
 

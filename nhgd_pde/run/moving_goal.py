@@ -27,7 +27,7 @@ _MOST = 5
 
 @dataclass(frozen=True, eq=False)
 class Standing:
-    """A control, its state and its adjoint variable, before the end of a run; see `discretisation.estimate.Solved`."""
+    """A control, its state and its adjoint variable, before the end of a run, as estimates take them."""
 
     status: str
     objective: float
@@ -37,7 +37,7 @@ class Standing:
     problem: PDEProblem
 
 
-class Balance:
+class MovingGoal:
     """The goals of a run, one after the other.
 
     Args:
