@@ -169,6 +169,7 @@ def _run(
     from ..api import solve
     from ..engine.roles.failures import RoleError
     from ..output.progress import Mode, Progress, numbers_line
+    from ..run.accuracy_words import trust_sentence
     from ..run.signals import stop_requested
     from ..run.troubles import ResultsLostError
 
@@ -194,8 +195,9 @@ def _run(
         where = f"{folder}: {solution.where(problem.file.spec.output.every > 0, drawn)}"
         warnings = "".join(f"warning: {text}\n" for text in solution.stats["warnings"])
         numbers = numbers_line(solution.stats.get("controls", {}))
+        accuracy = f"{trust_sentence(solution.stats)}\n" if "errors" in solution.stats else ""
         posterior = "".join(f"\n{line}" for line in solution.posterior_lines())
-        progress.finish(f"{warnings}{solution.status}: {solution.message}\n{numbers}{where}{posterior}")
+        progress.finish(f"{warnings}{solution.status}: {solution.message}\n{accuracy}{numbers}{where}{posterior}")
     return solution.complete
 
 
