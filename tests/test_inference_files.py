@@ -44,6 +44,9 @@ def test_solve_writes_the_posterior_and_says_what_was_learned(tmp_path: Path) ->
     assert result.exit_code == 0, result.output
     assert "posterior: the data inform" in result.output
     assert "total source = " in result.output
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["discretisation_error"] is None
+    assert "the control has a prior" in summary["discretisation_missing"]
     numbers = json.loads((folder / "posterior" / "posterior.json").read_text())
     solution = nhgd.Solution.load(folder)
     posterior = solution.posterior()
