@@ -125,6 +125,53 @@ def test_the_fisher_information_is_the_gauss_newton_hessian_and_the_covariance_o
     assert np.abs(full.eigenvalues[:3] / posterior.eigenvalues[:3] - 1.0).max() > 1e-6
 
 
+LEFT_RIGHT = {"left": {"dirichlet": 0}, "right": {"robin": {"coefficient": 1, "value": 0}}}
+KINDS: dict[str, dict[str, Any]] = {
+    "neumann": {"control": {"kind": "neumann", "on": "top"}},
+    "dirichlet": {"control": {"kind": "dirichlet", "on": "left"}},
+    "several": {
+        "pde": {"kind": "poisson", "source": 1, "conductivity": "exp(a)", "boundary": LEFT_RIGHT},
+        "control": [{"kind": "parameter", "name": "a"}, {"kind": "robin", "on": "right"}],
+        "inference": {"prior": [{"control": "a", "std": 0.3, "mean": 0.1}, {"length": 0.4, "mean": "y"}]},
+    },
+    "semilinear": {
+        "pde": {"kind": "semilinear", "source": 5, "nonlinearity": "u + u**3", "boundary": LEFT_RIGHT},
+        "control": {"kind": "log_conductivity"},
+    },
+    "quadrilaterals": {"mesh": {"kind": "rectangle", "cells": [5, 4], "cell": "quadrilateral"}, "element": "P2"},
+    "vectors": {
+        "pde": {"kind": "elasticity", "young": 1, "poisson_ratio": 0.3, "boundary": {"left": {"dirichlet": [0, 0]}}},
+        "control": {"kind": "neumann", "on": "right"},
+        "vector": True,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_derivative_of_the_measured_values_and_its_transpose(kind: str, tmp_path: Path) -> None:
+    where, changes = grid_points(2), dict(KINDS[kind])
+    count = 2 if changes.pop("vector", False) else 1
+    path = tmp_path / "sensors.csv"
+    np.savetxt(path, np.column_stack([where, *[0.1 * where[:, 0]] * count]), delimiter=",", fmt="%.17g")
+    base = source_inversion(str(path), 5, pde={"kind": "poisson", "source": 1, "boundary": LEFT_RIGHT})
+    base["inference"] |= {"noise": 0.05, "prior": {"length": 0.4, "std": 0.5}} | changes.pop("inference", {})
+    base["control"] = {"kind": "source"}
+    solution, posterior = solved({**base, **changes})
+    forward, n = posterior.forward, posterior.prior.size
+    assert solution.status == "converged"
+    rows = forward.transposed(eye(len(where) * count))
+    assert float((forward.apply(eye(n)).T - rows).abs().max()) <= 1e-10 * float(rows.abs().max())
+    phi, v = nhgd.reduced(solution.problem), posterior.mean
+    step = 1e-5 * np.random.default_rng(0).standard_normal(n)
+    ends = [forward.noise.observed(torch.from_numpy(phi.state(v + sign * step)))[0] for sign in (1.0, -1.0)]
+    assert torch.allclose(0.5 * (ends[0] - ends[1]), rows @ torch.from_numpy(step), rtol=1e-6, atol=1e-13)
+    # The misfit, the prior and their sum are the terms of the objective.
+    away = torch.from_numpy(v)[None] - posterior.prior.mean
+    prior = 0.5 * float((away * posterior.prior.precision(away)).sum())
+    assert posterior.misfit + prior == pytest.approx(solution.objective, rel=1e-9)
+    assert sum(solution.terms.values()) == pytest.approx(solution.objective, rel=1e-9)
+
+
 def test_the_full_hessian_of_a_linear_problem_is_the_gauss_newton_one(tmp_path: Path) -> None:
     where = grid_points(3)
     file = sensor_file(tmp_path, where, 0.03 * where[:, 0])
