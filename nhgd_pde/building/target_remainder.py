@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Numbers at the points of the rule that are worked on at the same time, for all rows of a group.
 _AT_ONCE = 1 << 21
+# Rounding errors of a target and its interpolant, relative to the target.
+_ROUNDING = 64.0 * np.finfo(np.float64).eps
 # Where a function of the space leaves less than this share of int r^2, it takes the place of t_h.
 _SHARE = 1e-3
 
@@ -39,11 +41,13 @@ class TargetRemainder:
         nearby: (rows, size of the state space) t_h.
         tested: (rows, size of the state space) int r phi for every function phi.
         square: (rows,) int r^2.
+        size: (rows,) int t^2.
     """
 
     nearby: np.ndarray
     tested: np.ndarray
     square: np.ndarray
+    size: np.ndarray
 
     def best_change(self, mass: sp.csr_matrix) -> np.ndarray:
         """The change of t_h that makes int r^2 least, (rows, size), up to a few digits.
@@ -95,7 +99,7 @@ class TargetIntegrals:
         if all(one.constant is not None for one in each):
             return None
         found = self._left_by(interpolant)
-        if found is None:
+        if found is None or (found.square <= _ROUNDING**2 * found.size).all():
             return None
         change = found.best_change(mass)
         left = found.square - (change * found.tested).sum(axis=1)
@@ -104,7 +108,7 @@ class TargetIntegrals:
     def _left_by(self, nearby: np.ndarray) -> TargetRemainder | None:
         """The integrals with t_h (rows, size); None after a complaint."""
         count, points = len(nearby), self.values.quadrature.weights.shape[1]
-        found = TargetRemainder(nearby, np.zeros_like(nearby), np.zeros(count))
+        found = TargetRemainder(nearby, np.zeros_like(nearby), np.zeros(count), np.zeros(count))
         rows = max(_AT_ONCE // max(self.values.quadrature.points, 1), 1)
         for low in range(0, count, rows):
             own = slice(low, min(low + rows, count))
@@ -124,7 +128,10 @@ class TargetIntegrals:
             return False
         for k, exact in zip(self.chosen, wanted, strict=True):
             columns = slice(offsets[k], offsets[k + 1])
-            left = (tensor(exact) - piece.evaluate(tensor(found.nearby[own, columns]))[0]) * inside
+            given = tensor(exact) * inside
+            left = given - piece.evaluate(tensor(found.nearby[own, columns]))[0] * inside
+            weights = piece.quadrature.weights.reshape(-1)
             found.tested[own, columns] += piece.test(left[None]).cpu().numpy()
-            found.square[own] += (left * left * piece.quadrature.weights.reshape(-1)).sum(-1).cpu().numpy()
+            found.square[own] += (left * left * weights).sum(-1).cpu().numpy()
+            found.size[own] += (given * given * weights).sum(-1).cpu().numpy()
         return True
