@@ -82,6 +82,32 @@ def test_a_linear_problem_has_the_mean_and_covariance_of_the_dense_formulas(tmp_
     assert posterior.predicted()[0].value == pytest.approx(point[0] @ dense.state(mean + dense.points[:, 0]), rel=1e-7)
 
 
+def test_every_tracking_term_has_its_noise(tmp_path: Path) -> None:
+    """Two terms with their noise are one term with weights in its file; a weight of zero leaves a value out."""
+    where, noise = grid_points(3), np.array([0.002] * 4 + [0.01] * 5)
+    values = 0.02 * np.sin(4.0 * where[:, 0])
+    files = [sensor_file(tmp_path, where[k], values[k], f"{k.start}.csv") for k in (slice(0, 4), slice(4, 9))]
+    terms = [{"kind": "tracking", "at": file} for file in files]
+    _, apart = solved({**source_inversion(files[0], 6, inference={"noise": [0.002, 0.01]}), "objective": terms})
+    rows = np.column_stack([where, values, (0.01 / noise) ** 2])
+    rows = np.vstack([rows, [0.3, 0.3, 100.0, 0.0]])
+    np.savetxt(tmp_path / "one.csv", rows, delimiter=",", fmt="%.17g")
+    _, together = solved(source_inversion(str(tmp_path / "one.csv"), 6, inference={"noise": 0.01}))
+    assert np.allclose(apart.mean, together.mean, rtol=1e-9, atol=1e-9)
+    assert np.allclose(apart.variance, together.variance, rtol=1e-9)
+    assert len(apart.eigenvalues) == len(together.eigenvalues) == 9
+
+
+def test_data_that_do_not_count_leave_the_prior(tmp_path: Path) -> None:
+    path = tmp_path / "sensors.csv"
+    path.write_text("0.4, 0.4, 1, 0\n")
+    _, posterior = solved(source_inversion(str(path), 5))
+    assert len(posterior.eigenvalues) == 0
+    assert posterior.information_gain == 0.0
+    assert np.allclose(posterior.mean, posterior.prior.mean.numpy())
+    assert np.allclose(posterior.variance, posterior.prior_variance)
+
+
 def test_fewer_eigenvalues_leave_out_no_more_than_is_reported(tmp_path: Path) -> None:
     where = grid_points(6)
     file = sensor_file(tmp_path, where, 0.03 * np.sin(5.0 * where[:, 0]))

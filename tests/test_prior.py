@@ -138,6 +138,29 @@ def test_a_field_on_a_subdomain_has_the_standard_deviation_up_to_its_edge(tmp_pa
         assert found[node] == pytest.approx(9.0, rel=0.12)
 
 
+def test_a_periodic_field_has_no_boundary(tmp_path: Any) -> None:
+    path = tmp_path / "one.csv"
+    path.write_text("0.5, 0.5, 0\n")
+    problem = nhgd.load(
+        {
+            "name": "prior",
+            "mesh": {"kind": "rectangle", "cells": [24, 24]},
+            "pde": {
+                "kind": "poisson",
+                "reaction": 1,
+                "boundary": {"left": {"periodic": "right"}, "bottom": {"periodic": "top"}},
+            },
+            "control": {"kind": "source"},
+            "objective": [{"kind": "tracking", "at": str(path)}],
+            "inference": {"noise": 1, "prior": {"length": 0.2}},
+        }
+    )
+    prior: Any = problem.pde.control.parts[0].prior
+    variances = prior.covariance(torch.eye(prior.size, dtype=torch.float64)).diagonal()
+    # Up to the directions of the triangles, every node is the same.
+    assert float(variances.max() / variances.min()) < 1.0 + 1e-9
+
+
 def test_a_field_on_a_side_has_the_correlation_of_its_dimension(tmp_path: Any) -> None:
     path = tmp_path / "one.csv"
     path.write_text("0.5, 0.5, 0\n")

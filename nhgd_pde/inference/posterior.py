@@ -242,9 +242,13 @@ class Posterior:
     def share_left_out(self) -> float:
         """The largest share of any variance by which it is too large, as some eigenvalues are left out.
 
-        It is lambda / (1 + lambda) of the largest of them, which the last eigenvalues that were found estimate.
+        It is lambda / (1 + lambda) of the largest of them, which the last eigenvalues that were found estimate. Negative
+        ones, which the full Hessian may have, make a variance too small.
         """
-        return self.spectrum.next / (1.0 + self.spectrum.next)
+        largest = self.spectrum.next
+        if self.options.hessian == "gauss_newton":
+            return largest / (1.0 + largest)
+        return largest / (1.0 - largest) if largest < 1.0 else math.inf
 
     # What was learned
 

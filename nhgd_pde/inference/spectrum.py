@@ -67,6 +67,8 @@ def leading_spectrum(
     first = directions(0)
     basis, image = first, first
     products = 0
+    if not limit:
+        return Spectrum(first.new_zeros(0), first, 0.0, 0.0, 0.0, 0)
     while True:
         count = min(_BLOCK, wanted - len(basis))
         block = _orthonormal(operator(directions(count)), basis)
