@@ -242,7 +242,7 @@ class Posterior:
     def share_left_out(self) -> float:
         """The largest share of any variance by which it is too large, as some eigenvalues are left out.
 
-        It is lambda / (1 + lambda) of the largest of them, which the last eigenvalues that were found estimate. Negative
+        It is lambda / (1 + lambda) of the largest of them, which the last ones that were found estimate. Negative
         ones, which the full Hessian may have, make a variance too small.
         """
         largest = self.spectrum.next
