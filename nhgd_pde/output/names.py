@@ -19,6 +19,8 @@ SENSORS, BOUNDARY, BOUNDARY_EVOLUTION = "sensors.vtu", "boundary_control.vtu", "
 # the package of that name.
 STATE_SCRIPT, SURFACE = "paraview_state.py", "density.stl"
 SCENARIOS = "scenarios.csv"
+# The controls that vary in time.
+CONTROLS = "controls_over_time.csv"
 # The picture for a quick look, and the page about the run.
 FIGURE, REPORT = "figure.png", "report.html"
 # The answer of a task.

@@ -33,7 +33,6 @@ from .names import (
     LOG,
     PROBLEM,
     REPORT,
-    SCENARIOS,
     STEM,
     SUMMARY,
     SURFACE,
@@ -217,13 +216,13 @@ class RunFolder:
         self.check()
         write_atomically(self.path / name, content)
 
-    def write_scenarios(self, rows: Iterable[Mapping[str, object]]) -> None:
-        """Write scenarios.csv, one row for each scenario, all with the same columns; without rows, write nothing."""
+    def write_table(self, name: str, rows: Iterable[Mapping[str, object]]) -> None:
+        """Write a table such as scenarios.csv, whose rows all have the same columns; without rows, write nothing."""
         lines: list[str] = []
         for row in rows:
             lines += [_csv_line(row)] if lines else [_csv_line({name: name for name in row}), _csv_line(row)]
         if lines:
-            self.write_text(SCENARIOS, "".join(lines))
+            self.write_text(name, "".join(lines))
 
     def write_series(self, name: str, frames: Iterable[tuple[Grid, FieldData]]) -> None:
         """Write a series in time, NAME/NAME.pvd, in the order of `frames`; without frames, write nothing."""

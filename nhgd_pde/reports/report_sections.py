@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..output.field_layout import field_panels, pictured
-from ..output.pictures import arranged, convergence_panels, histogram, panel_height, png
+from ..output.field_layout import pictured
+from ..output.pictures import answer_panels, arranged, convergence_panels, histogram, panel_height, png
 from ..output.progress import is_shown
 from .markup import Markup, image, number, pairs, table, tag
 from .material import Material
@@ -114,9 +114,9 @@ def pictures(material: Material) -> Section | None:
     found = []
     if material.shown is not None:
         shown = material.shown
-        for panel in field_panels(shown, pictured(shown.data)):
+        for panel in answer_panels(shown, pictured(shown.data)):
             content = png(arranged([panel], "", panel_height(shown.grid)), _DPI)
-            found.append(image(content, f"The field {panel.title}"))
+            found.append(image(content, f"Picture: {panel.title}"))
     if material.images is not None:
         found.append(image(material.images, "The images that are the answer"))
     return ("fields", "Fields", [tag("div", *found, class_="pictures")]) if found else None
