@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# The file by which the folder of a study is recognised; its run folders are in it.
+STUDY = "study.yaml"
 PROBLEM, SUMMARY, HISTORY, LOG = "problem.yaml", "summary.json", "history.csv", "run.log"
 # The newest checkpoint, and the one before it, which takes its place where the newest one is damaged.
 CHECKPOINT, EARLIER_CHECKPOINT = "checkpoint.pt", "checkpoint-before.pt"

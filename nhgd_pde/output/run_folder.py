@@ -13,7 +13,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ from .names import (
     PROBLEM,
     REPORT,
     STEM,
+    STUDY,
     SUMMARY,
     SURFACE,
 )
@@ -265,7 +266,7 @@ def _read_ended(folder: Path) -> tuple[str, dict[str, Any]]:
     if not folder.is_dir():
         raise OutputError(f"{folder}: expected a run folder, found {'a file' if folder.exists() else 'nothing'}")
     if not is_ours(folder / PROBLEM):
-        raise OutputError(f"{folder}: expected a run folder, found no {PROBLEM} of a run in it")
+        raise OutputError(f"{folder}: expected a run folder, found {_found_instead(folder)}")
     if not (folder / SUMMARY).exists():
         raise OutputError(
             f"{folder}: expected a run that has ended, found no {SUMMARY}: the run goes on, or was cut off; "
@@ -278,6 +279,22 @@ def _read_ended(folder: Path) -> tuple[str, dict[str, Any]]:
     if not is_a_summary(summary):
         raise OutputError(f"{folder / SUMMARY}: expected the summary of a run, found something else: it is damaged")
     return text, summary
+
+
+def _found_instead(folder: Path) -> str:
+    """What a folder without a run is, in words: a study or another folder with run folders, one of which is named."""
+    runs = sorted(each for each in folder.iterdir() if _is_run(each))
+    if not runs:
+        return f"no {PROBLEM} of a run in it"
+    what = "a study" if (folder / STUDY).exists() else "a folder of runs"
+    return f"{what}: give the folder of one of its runs, such as {runs[0]}"
+
+
+def _is_run(folder: Path) -> bool:
+    # Folders that may not be read are none of the user's runs.
+    with suppress(OSError):
+        return is_ours(folder / PROBLEM)
+    return False
 
 
 def read_history(path: str | os.PathLike[str], up_to: int | None = None) -> list[dict[str, Cell]]:

@@ -44,6 +44,16 @@ _COLUMNS = {
     "scenarios": "scenarios",
 }
 
+# What the parts of the error of the gradient are.
+_ERROR_PARTS = {
+    "inner": ("state", "The state satisfies its equation only up to the error above."),
+    "adjoint": ("adjoint variable", "The adjoint variable satisfies its equation only up to the error above."),
+    "sampling": (
+        "sampling",
+        "The gradient was taken from a part of the scenarios; zero without random inputs, and where all were used.",
+    ),
+}
+
 Section = tuple[str, str, list[Any]]
 
 
@@ -122,16 +132,24 @@ def pictures(material: Material) -> Section | None:
     return ("fields", "Fields", [tag("div", *found, class_="pictures")]) if found else None
 
 
+_WITHOUT_EVALUATION = (
+    "The objective is quadratic in the control: most iterations know the new objective and gradient from a product "
+    "with the Hessian, without solving for state and adjoint anew."
+)
+
+
 def convergence(material: Material) -> Section:
     """The way of the objective and of the gradient: a picture and the table."""
     summary, rows = material.summary, material.history
     names = {
         "outer_iterations": "outer iterations",
-        "evaluations": "evaluations",
+        "evaluations": "controls at which state and adjoint were solved for",
         "gradient_norm": "norm of the gradient",
         "gradient_norm_initial": "norm of the gradient at the start",
     }
     parts: list[Any] = [table((text, number(summary.get(key), key)) for key, text in names.items())]
+    if (summary.get("evaluations") or 0) < (summary.get("outer_iterations") or 0):
+        parts.append(tag("p", _WITHOUT_EVALUATION, class_="note"))
     for panel in convergence_panels(rows):
         content = png(arranged([panel], "", 3.4), _DPI)
         parts.append(tag("div", image(content, "Gradient and objective over the iterations"), class_="pictures"))
@@ -157,15 +175,22 @@ def certificates(material: Material) -> Section:
     sentences = [
         tag("p", "The state satisfies its discrete equation up to a relative error of ", state, ", and the adjoint "
             "variable its equation up to ", adjoint, "."),
-        tag("p", "These two leave an error of the gradient of about ", gradient, ", beside a norm of the gradient of ",
-            number(summary.get("gradient_norm"), "gradient_norm"), "."),
+        tag("p", "The gradient, whose norm is ", number(summary.get("gradient_norm"), "gradient_norm"),
+            ", has an error of about ", gradient, "."),
     ]  # fmt: skip
     parts = summary.get("gradient_error_parts") or {}
     if parts:
-        sentences.append(table(_leaves(parts, "gradient_error_parts")))
+        sentences.append(
+            tag("p", "This error is the sum of these parts, in the norm of the gradient, and of rounding:")
+        )
+        rows = []
+        for key, value in parts.items():
+            name, why = _ERROR_PARTS.get(key, (key, ""))
+            rows.append((name, number(value, f"gradient_error_parts.{key}"), why))
+        sentences.append(table(rows, ("from", "error", "why")))
     note = (
-        "The first two are bounds: the dual norm of the residual, divided by the norm of the solution and, where it is "
-        "known, by the inf-sup constant. The errors of the discretisation are not part of them."
+        "The errors of state and adjoint variable are bounds: the dual norm of the residual, divided by the norm of "
+        "the solution and, where it is known, by the inf-sup constant. Errors of the discretisation are not counted."
     )
     return "certificates", "Certificates", [*sentences, tag("p", note, class_="note")]
 
@@ -205,6 +230,10 @@ def _distribution(material: Material) -> Markup | None:
     return image(png(figure, _DPI), "Distribution of the objective")
 
 
+# What follows the last iteration, without and with random inputs.
+_AFTER_LAST = ("after the last iteration", "judging the answer in fresh scenarios")
+
+
 def work(material: Material) -> Section:
     """Where time went, and what was counted."""
     summary, rows = material.summary, material.history
@@ -215,8 +244,8 @@ def work(material: Material) -> Section:
         spent = {
             "start and first evaluation": min(times[0], total),
             "iterations": times[-1] - times[0],
-            "end, judgement": max(total - times[-1], 0.0),
-            "files": output or 0.0,
+            _AFTER_LAST[bool(summary.get("uncertainty"))]: max(total - times[-1], 0.0),
+            "writing files": output or 0.0,
         }
         whole = sum(spent.values()) or 1.0
         bars = [
