@@ -127,12 +127,10 @@ def field_panels(shown: Pictured, names: Sequence[str]) -> list[Panel]:
         return [*_panels_over_time(grid, shown, there, main), *_panels_of_curves(grid, shown, there, main)]
     drawn = [(name, *moment) for name in there for moment in _moments(shown, name)]
     colours = _colours([(name, lengths_of(data, name)) for name, data, _ in drawn], main)
-    cut = middle_slice(grid) if grid.points.shape[1] == 3 else None
-    place = "" if cut is None else f", {cut[1]}"
-    canvas = _Canvas(grid, Plane.of(grid)) if cut is None else _Canvas(grid, Plane.across(cut[0]), cut[0])
-    marks = sensor_places(shown, None if cut is None else cut[0])
+    canvas = _Canvas.of(grid)
+    marks = {main: sensor_places(shown, canvas.cut)}
     return [
-        Panel(f"{_label(data, name)}{when}{place}", canvas.drawing(data, name, own, marks if name == main else None))
+        Panel(f"{_label(data, name)}{when}{canvas.place}", canvas.drawing(data, name, own, marks.get(name)))
         for (name, data, when), own in zip(drawn, colours, strict=True)
     ]
 
@@ -202,11 +200,21 @@ class _Canvas:
 
     Attributes:
         cut: the slice that they belong to; None in the plane.
+        place: where the slice is, as the end of a title.
     """
 
     grid: Grid
     plane: Plane
     cut: Slice | None = None
+    place: str = ""
+
+    @classmethod
+    def of(cls, grid: Grid) -> _Canvas:
+        """The plane grid itself, or the slice through the middle of a body."""
+        if grid.points.shape[1] == 2:
+            return cls(grid, Plane.of(grid))
+        cut, place = middle_slice(grid)
+        return cls(grid, Plane.across(cut), cut, f", {place}")
 
     def drawing(
         self, data: FieldData, name: str, colours: Colours, marks: np.ndarray | None = None

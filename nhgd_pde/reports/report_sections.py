@@ -153,17 +153,19 @@ def convergence(material: Material) -> Section:
     for panel in convergence_panels(rows):
         content = png(arranged([panel], "", 3.4), _DPI)
         parts.append(tag("div", image(content, "Gradient and objective over the iterations"), class_="pictures"))
-    if not rows:
-        parts.append(tag("p", "The run has no history."))
-        return "convergence", "Convergence", parts
+    parts.append(_iterations(rows) if rows else tag("p", "The run has no history."))
+    return "convergence", "Convergence", parts
+
+
+def _iterations(rows: Sequence[Mapping[str, Any]]) -> Markup:
+    """The table of the history, of a long one with the rows that the command line shows."""
     columns = [key for key in _COLUMNS if key in rows[0]]
     columns += [key for key in rows[0] if key.startswith("term_")]
     shown = [row for k, row in enumerate(rows) if is_shown(k) or k == len(rows) - 1]
     lines = [[_cell(row[key]) for key in columns] for row in shown]
     head = [_COLUMNS.get(key, key.removeprefix("term_")) for key in columns]
     left_out = f" ({len(shown)} of {len(rows)} rows)" if len(shown) < len(rows) else ""
-    parts.append(tag("details", tag("summary", f"Table of the iterations{left_out}"), table(lines, head)))
-    return "convergence", "Convergence", parts
+    return tag("details", tag("summary", f"Table of the iterations{left_out}"), table(lines, head))
 
 
 def certificates(material: Material) -> Section:

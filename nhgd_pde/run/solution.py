@@ -161,6 +161,8 @@ class Solution(Answer):
 
         Each has `control` (a name), `label`, and arrays: a value of `values` is that from `starts` to `ends`.
         """
+        if all(part.steps is None for part in self.problem.control.parts):
+            return iter(())
         from .control_curves import control_curves
 
         return control_curves(self.problem, self.control)
@@ -211,7 +213,7 @@ class Solution(Answer):
         return integral(self.problem, self.fields(level)[1], expression, on)
 
     def plot(self, level: int | None = None) -> Figure:
-        """A figure of matplotlib: state, controls, density and targets side by side, and the convergence.
+        """A figure of matplotlib: state, controls, density and targets, measured and computed values, and convergence.
 
         Of a body in 3-D the middle slice is drawn.
 
