@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
@@ -79,6 +80,12 @@ class TrackingTerm(Term):
         if value == "nodes" and info.data.get("at") is not None:
             raise issue("expected none beside `at`, whose file has values at points")
         return value
+
+    @classmethod
+    def meaning(cls, content: Mapping[str, Any]) -> str:
+        if content.get("at") is None:
+            return "weight/2 int (u - target)^2."
+        return "weight/2 times the sum of (u - measured)^2 over the measurements in a file."
 
     @property
     def file(self) -> tuple[str, str] | None:
