@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .outer_problem import OuterProblem
     from .presentation import Presentation
     from .records import Records
+    from .saved_solution import Source
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,7 @@ class Outcome:
         found: its result, with the first and the last iterate of the run.
         search: entries of summary.json on the search for the start; empty where there was none.
         text: the resolved problem file.
+        source: the problem, its stage and its multipliers, with which the answer is saved.
     """
 
     problem: Problem | TaskProblem
@@ -46,6 +48,7 @@ class Outcome:
     judgement: Judgement | None
     search: Mapping[str, Any]
     text: str
+    source: Source
 
     def common(self) -> dict[str, Any]:
         """What the answers of all kinds of problems have, by the names of the attributes of `Answer`."""
@@ -60,6 +63,7 @@ class Outcome:
             "history": tuple(self.records.rows),
             "stats": self.summary(),
             "problem_yaml": self.text,
+            "source": self.source,
         }
 
     def summary(self) -> dict[str, Any]:

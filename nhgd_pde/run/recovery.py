@@ -19,9 +19,9 @@ from ..output.run_folder import OutputError, read_ended
 from ..pde_problem import PDEProblem
 from ..problem import Problem
 from ..problem_file.loading import read_dump
-from .checkpoint import read_reached
 from .drawing import levels, output_grid
 from .fingerprint import differences, within
+from .reached import read_reached
 from .solution import Solution
 
 # Keys that determine the unknowns: if one of them differs, the control of a run belongs to another problem.

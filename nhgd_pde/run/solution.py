@@ -46,11 +46,12 @@ class Solution(Answer):
     def load(folder: str | Path) -> Answer:
         """The solution of a run that has ended, from its run folder; of a task a `TaskSolution`.
 
-        The problem is built again, and its last iterate is read from the checkpoint. With random inputs the answer is
-        judged again, in all scenarios.
+        The folder is one of `solve(problem, output=folder)`, of the command line, or of `save`. The problem is built
+        again, and its last iterate is read from the checkpoint, or from the solution that `save` has written. With
+        random inputs the answer is judged again, in all scenarios.
 
         Raises:
-            OutputError: there is no run that has ended, or its checkpoint is missing or damaged.
+            OutputError: there is no run that has ended, or its checkpoint or saved solution is missing or damaged.
             ProblemError: the problem can no longer be built, for example because a file that it names is gone.
         """
         from .recall import recalled
@@ -154,6 +155,9 @@ class Solution(Answer):
         """The fields of an evolution at each of `times`; none of a steady problem."""
         count = levels(self.problem)
         return (self.fields(level) for level in range(count if count > 1 else 0))
+
+    def state_arrays(self) -> Mapping[str, np.ndarray]:
+        return {"state": self.state, "adjoint": self.adjoint}
 
     def scenario_rows(self) -> Iterator[Mapping[str, Any]]:
         """The rows of scenarios.csv, a mapping each; none without random inputs."""
