@@ -54,6 +54,7 @@ ALLOWED["run"] = {
     "control",
     "engine",
     "fem",
+    "horizon_problem",
     "linalg",
     "objective",
     "output",

@@ -69,13 +69,12 @@ class Outcome:
     def summary(self) -> dict[str, Any]:
         """The content of summary.json."""
         last = self.found.last
-        scenarios, unknowns = self.solved.inner_shape
         named = self.problem.file.spec.devices.curvature
         return {
             **self._results(),
-            "state_dofs": unknowns,
+            "state_dofs": self.problem.state_unknowns,
             "control_dofs": self.problem.outer_size,
-            "scenarios": scenarios,
+            "scenarios": self.solved.inner_shape[0],
             **self.presentation.entries(self),
             "solves": self.counts.as_dict(),
             "seconds": self.seconds,

@@ -91,7 +91,7 @@ def _of_folder(problem: Problem, folder: Path) -> End:
     text, summary = read_ended(folder)
     place = f"at the end of {folder} ({summary['status']}, {summary.get('outer_iterations')} iterations)"
     place += _compared(problem, folder, text)
-    for key, now in (("state_dofs", problem.pde.inner_shape[1]), ("control_dofs", problem.pde.outer_size)):
+    for key, now in (("state_dofs", problem.state_unknowns), ("control_dofs", problem.pde.outer_size)):
         if summary.get(key) != now:
             raise OutputError(f"{folder}: the run is of another problem: {key} = {summary.get(key)}, expected {now}")
     reached, last = read_reached(folder), summary.get("outer_iterations")

@@ -125,13 +125,15 @@ class Solution(Answer):
 
         None for a problem without sensors.
 
-        With random inputs the computed values are means over the scenarios, beside their standard deviations.
+        With random inputs the computed values are means over the scenarios, beside their standard deviations. Of an
+        evolution they belong to the times of the measurements; where its states are not all kept, its steps are made
+        once more for them.
         """
         if not self.problem.sensors:
             return None
         from .point_results import sensor_points
 
-        return sensor_points(self.problem, self.state, self._weights)
+        return sensor_points(self.problem, self.state, self.control, self._weights)
 
     def boundary(self, level: int = -1) -> tuple[Grid, FieldData] | None:
         """The parts of the boundary that controls act on, with control and sensitivity; None without such a control.
