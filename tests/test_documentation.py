@@ -100,6 +100,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "robust_poisson": {**SMALL["robust_poisson"], "scenarios.count": 8},
     "poisson_refinement": {"mesh.cells": [8, 8]},
     "inversion_l_curve": {"mesh.cells": [8, 8]},
+    "weight_sweep": {"mesh.cells": [4, 4]},
 }
 # Commands that are made shorter in another way; words that are added to them, and the exit code. A later option wins.
 BENCH = ["--seeds", "1", "--budget-solves", "60", "--budget-seconds", "1"]
