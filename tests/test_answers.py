@@ -228,7 +228,7 @@ def test_a_mesh_with_a_gap_in_its_middle_has_a_slice() -> None:
         ("robust_poisson", {"mesh.cells": [6, 6], "scenarios.count": 8, "scenarios.validation": 4}),
         ("minimal_surface", {"mesh.cells": [6, 6]}),
         ("poisson_network", {"outer.iterations": 1}),
-        ("digits_distillation", {"outer.iterations": 1}),
+        ("digits_distillation", {"outer.iterations": 1, "task.training": 100}),
     ],
 )
 def test_a_solution_comes_back_from_its_folder(name: str, settings: dict[str, Any], tmp_path: Path) -> None:
