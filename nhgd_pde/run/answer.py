@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..output.field_layout import Pictured
+    from ..problem import Problem
     from ..reports.material import Material
-    from .saved_solution import Source
+    from ..task_problem import TaskProblem
 
 Row = dict[str, float | int | str | None]
 
@@ -44,6 +45,20 @@ class Certificate:
     state_residual: float
     adjoint_residual: float
     gradient_error: float
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """The problem that a solution belongs to.
+
+    Attributes:
+        stage: number of the stage of a continuation that was solved last.
+        rounds: the relaxations of its bounds of the state, see `rounds.saved`; None without bounds.
+    """
+
+    problem: Problem | TaskProblem
+    stage: int
+    rounds: list[dict[str, Any]] | None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)

@@ -11,7 +11,7 @@ from ..engine.oracle import Oracle
 from ..engine.scenarios.team import Team
 from ..linalg.counts import Counts
 from ..output.provenance import commit, peak_memory, versions
-from .answer import Certificate
+from .answer import Certificate, Source
 from .outer_problem import nominal_of
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from .outer_problem import OuterProblem
     from .presentation import Presentation
     from .records import Records
-    from .saved_solution import Source
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,7 @@ from ..output.names import HISTORY, SOLUTION
 from ..output.run_folder import OutputError, RunFolder, read_ended, read_history
 from ..problem import Problem
 from ..problem_file.errors import ProblemError
-from .answer import Answer, Row
+from .answer import Answer, Row, Source
 from .checkpoint import Checkpoint, Checkpoints
 from .gathering import Gathering
 from .outcome import Outcome, roles_of, satisfied, traffic_of
@@ -32,7 +32,6 @@ from .problem_sequence import ProblemSequence
 from .recording import FolderRecorder, Follower, Recorder
 from .records import Records, history_row
 from .rounds import saved
-from .saved_solution import Source, read_saved
 from .stopwatch import Stopwatch
 from .troubles import Troubles
 
@@ -139,6 +138,8 @@ class Run:
 
     def _recalled_saved(self, path: Path, text: str, summary: Mapping[str, Any]) -> Answer:
         """The answer of a folder that `Answer.save` has written."""
+        from .saved_solution import read_saved
+
         kept = read_saved(path / SOLUTION, self._problem)
         if kept.iteration != summary.get("outer_iterations"):
             reached, ended = kept.iteration, summary.get("outer_iterations")

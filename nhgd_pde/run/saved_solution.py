@@ -24,27 +24,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
-    """The problem that a solution belongs to.
-
-    Attributes:
-        stage: number of the stage of a continuation that was solved last.
-        rounds: the relaxations of its bounds of the state, see `rounds.saved`; None without bounds.
-    """
-
-    problem: Problem | TaskProblem
-    stage: int
-    rounds: list[dict[str, Any]] | None
-
-
-@dataclass(frozen=True, eq=False)
 class SavedSolution:
     """What the file has.
 
     Attributes:
         origin: by what its problem is recognised, see `checkpoint.origin_of`.
         iteration: number of outer iterations.
-        stage, rounds: see `Source`.
+        stage, rounds: see `answer.Source`.
         common: objective, certificate, control and gradient, by the attributes of `Answer`.
         arrays: see `Answer.state_arrays`.
     """
