@@ -9,6 +9,7 @@ from typing import Any
 
 from ..problem_file.loading import ProblemFile
 from .designs import Row, settings_to_check
+from .drawings import load
 from .findings import check_names, found_in
 from .session import Session
 from .study_file import StudyFile, read_study
@@ -66,6 +67,9 @@ def study(
             # They load what they need while this process checks the problems.
             several.start(min(count, len(settings_to_check(file))))
         problems = _checked(file, count, scheduler)
+        if count > 1:
+            # The first results are seconds away, and the picture at the end needs it.
+            load()
         with (
             opened_study(path, resume, overwrite) as folder,
             closing(_workers(several, scheduler, interrupted)) as team,
