@@ -169,6 +169,7 @@ def _run(
     from ..api import solve
     from ..engine.roles.failures import RoleError
     from ..output.progress import Mode, Progress, numbers_line
+    from ..run.accuracy_words import trust_sentence
     from ..run.signals import stop_requested
     from ..run.troubles import ResultsLostError
 
@@ -194,7 +195,8 @@ def _run(
         where = f"{folder}: {solution.where(problem.file.spec.output.every > 0, drawn)}"
         warnings = "".join(f"warning: {text}\n" for text in solution.stats["warnings"])
         numbers = numbers_line(solution.stats.get("controls", {}))
-        progress.finish(f"{warnings}{solution.status}: {solution.message}\n{numbers}{where}")
+        accuracy = f"{trust_sentence(solution.stats)}\n" if "errors" in solution.stats else ""
+        progress.finish(f"{warnings}{solution.status}: {solution.message}\n{accuracy}{numbers}{where}")
     return solution.complete
 
 

@@ -13,6 +13,7 @@ from ..linalg.counts import Counts
 from ..output.provenance import commit, peak_memory, versions
 from .answer import Certificate, Source
 from .outer_problem import nominal_of
+from .rounds import saved
 
 if TYPE_CHECKING:
     from ..problem import Problem
@@ -32,7 +33,7 @@ class Outcome:
         found: its result, with the first and the last iterate of the run.
         search: entries of summary.json on the search for the start; empty where there was none.
         text: the resolved problem file.
-        source: the problem, its stage and its multipliers, with which the answer is saved.
+        stage: number of the stage of a continuation that was solved last.
     """
 
     problem: Problem | TaskProblem
@@ -47,7 +48,7 @@ class Outcome:
     judgement: Judgement | None
     search: Mapping[str, Any]
     text: str
-    source: Source
+    stage: int
 
     def common(self) -> dict[str, Any]:
         """What the answers of all kinds of problems have, by the names of the attributes of `Answer`."""
@@ -62,7 +63,7 @@ class Outcome:
             "history": tuple(self.records.rows),
             "stats": self.summary(),
             "problem_yaml": self.text,
-            "source": self.source,
+            "source": Source(self.problem, self.stage, saved(self.solved) if self.solved.relaxations else None),
         }
 
     def summary(self) -> dict[str, Any]:

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..output.names import SOLUTION
+from ..output.run_folder import OutputError, read_history
 from ..output.sealed import DamagedError, first_line, read_sealed, write_sealed
-from .answer import Answer, Certificate
+from .answer import Answer, Certificate, Source
 from .checkpoint import origin_of, read_own
 
 if TYPE_CHECKING:
@@ -41,6 +43,32 @@ class SavedSolution:
     rounds: list[dict[str, Any]] | None
     common: Mapping[str, Any]
     arrays: Mapping[str, np.ndarray]
+
+    def values(
+        self, folder: Path, problem: Problem | TaskProblem, text: str, summary: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The values of the attributes of the answer, with those of the other files of its folder.
+
+        Args:
+            problem: built again from `text`, the content of problem.yaml.
+            summary: the content of summary.json.
+
+        Raises:
+            OutputError: the summary is of another iteration, or the history is damaged.
+        """
+        ended = summary.get("outer_iterations")
+        if self.iteration != ended:
+            place = folder / SOLUTION
+            raise OutputError(f"{place}: expected the solution of iteration {ended}, found one of {self.iteration}")
+        return {
+            **self.common,
+            **self.arrays,
+            **{key: summary.get(key, "") for key in ("status", "message")},
+            "stats": summary,
+            "history": tuple(read_history(folder)),
+            "problem_yaml": text,
+            "source": Source(problem, self.stage, self.rounds),
+        }
 
 
 def write_saved(path: Path, answer: Answer) -> None:
