@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..linalg.sparse import SparseMatrix
-from ..objective.terms import SensorTerm
+from ..objective.sensor_terms import SensorTerm
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from .names import (
     ARRAYS,
     BOUNDARY,
     BOUNDARY_EVOLUTION,
+    CONTROLS,
     EVOLUTION,
     FINAL,
     IMAGES,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
+    from .controls_over_time import TimeCurve
     from .fields import FieldData, Grid
     from .run_folder import RunFolder
 
@@ -50,6 +52,10 @@ class Result(Protocol):
 
     def boundary_frames(self) -> Iterable[tuple[Grid, FieldData]]:
         """The same parts at each time of an evolution with a control on them that varies; else none."""
+        ...
+
+    def control_curves(self) -> Iterable[TimeCurve]:
+        """The controls that vary in time, as curves; none of a steady problem."""
         ...
 
     def scenario_rows(self) -> Iterable[Mapping[str, Any]]:
@@ -109,7 +115,11 @@ RESULTS: dict[str, Callable[[RunFolder, Result], object]] = {
         BOUNDARY_EVOLUTION, lambda run, result: run.write_series(BOUNDARY_EVOLUTION, result.boundary_frames())
     ),
     STATE_SCRIPT: lambda run, result: _state_script(run),
-    SCENARIOS: lambda run, result: run.write_scenarios(result.scenario_rows()),
+    CONTROLS: _beside(
+        CONTROLS,
+        lambda run, result: run.write_table(CONTROLS, (row for each in result.control_curves() for row in each.rows())),
+    ),
+    SCENARIOS: lambda run, result: run.write_table(SCENARIOS, result.scenario_rows()),
     POSTERIOR_FIELDS: _beside(
         POSTERIOR_FIELDS, lambda run, result: _fields(run, POSTERIOR_FIELDS, result.posterior_fields())
     ),

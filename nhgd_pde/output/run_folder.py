@@ -8,12 +8,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import os
 import re
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,13 +32,14 @@ from .names import (
     LOG,
     PROBLEM,
     REPORT,
-    SCENARIOS,
     STEM,
+    STUDY,
     SUMMARY,
     SURFACE,
 )
 from .ownership import HEADER, claimed_for_new, clear, is_a_summary, is_ours
 from .storage import writing
+from .strict_json import json_text, plain_value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -229,13 +229,13 @@ class RunFolder:
                 path.parent.mkdir(exist_ok=True)
         return path
 
-    def write_scenarios(self, rows: Iterable[Mapping[str, object]]) -> None:
-        """Write scenarios.csv, one row for each scenario, all with the same columns; without rows, write nothing."""
+    def write_table(self, name: str, rows: Iterable[Mapping[str, object]]) -> None:
+        """Write a table such as scenarios.csv, whose rows all have the same columns; without rows, write nothing."""
         lines: list[str] = []
         for row in rows:
             lines += [_csv_line(row)] if lines else [_csv_line({name: name for name in row}), _csv_line(row)]
         if lines:
-            self.write_text(SCENARIOS, "".join(lines))
+            self.write_text(name, "".join(lines))
 
     def write_series(self, name: str, frames: Iterable[tuple[Grid, FieldData]]) -> None:
         """Write a series in time, NAME/NAME.pvd, in the order of `frames`; without frames, write nothing."""
@@ -278,7 +278,7 @@ def _read_ended(folder: Path) -> tuple[str, dict[str, Any]]:
     if not folder.is_dir():
         raise OutputError(f"{folder}: expected a run folder, found {'a file' if folder.exists() else 'nothing'}")
     if not is_ours(folder / PROBLEM):
-        raise OutputError(f"{folder}: expected a run folder, found no {PROBLEM} of a run in it")
+        raise OutputError(f"{folder}: expected a run folder, found {_found_instead(folder)}")
     if not (folder / SUMMARY).exists():
         raise OutputError(
             f"{folder}: expected a run that has ended, found no {SUMMARY}: the run goes on, or was cut off; "
@@ -291,6 +291,22 @@ def _read_ended(folder: Path) -> tuple[str, dict[str, Any]]:
     if not is_a_summary(summary):
         raise OutputError(f"{folder / SUMMARY}: expected the summary of a run, found something else: it is damaged")
     return text, summary
+
+
+def _found_instead(folder: Path) -> str:
+    """What a folder without a run is, in words: a study or another folder with run folders, one of which is named."""
+    runs = sorted(each for each in folder.iterdir() if _is_run(each))
+    if not runs:
+        return f"no {PROBLEM} of a run in it"
+    what = "a study" if (folder / STUDY).exists() else "a folder of runs"
+    return f"{what}: give the folder of one of its runs, such as {runs[0]}"
+
+
+def _is_run(folder: Path) -> bool:
+    # Folders that may not be read are none of the user's runs.
+    with suppress(OSError):
+        return is_ours(folder / PROBLEM)
+    return False
 
 
 def read_history(path: str | os.PathLike[str], up_to: int | None = None) -> list[dict[str, Cell]]:
@@ -342,11 +358,6 @@ def _rows_up_to(path: Path, columns: tuple[str, ...], rows: list[list[str]], up_
     return [row for row, number in zip(rows, numbers, strict=True) if isinstance(number, int) and number <= up_to]
 
 
-def json_text(content: Mapping[str, object], place: str) -> str:
-    """Strict JSON in the given order, with null for what is not finite; `place` names the file in messages."""
-    return json.dumps(_plain(content, place), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-
-
 def _csv_line(row: Mapping[str, object]) -> str:
     line = io.StringIO(newline="")
     csv.writer(line, lineterminator="\n").writerow([_cell(name, value) for name, value in row.items()])
@@ -354,7 +365,7 @@ def _csv_line(row: Mapping[str, object]) -> str:
 
 
 def _cell(name: str, value: object) -> str:
-    value = _plain(value, f"{HISTORY}: column {name!r}", finite=False)
+    value = plain_value(value, f"{HISTORY}: column {name!r}", finite=False)
     if value is None:
         return ""
     if isinstance(value, float):
@@ -373,21 +384,3 @@ def _value(cell: str) -> Cell:
         return cell if "_" in cell else float(cell)
     except ValueError:
         return cell
-
-
-def _plain(value: object, place: str, finite: bool = True) -> object:
-    """The value in the types of JSON; with `finite`, NaN and infinities, which JSON does not have, become None."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item, f"{place}.{key}", finite) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item, f"{place}[{at}]", finite) for at, item in enumerate(value)]
-    to_list = getattr(value, "tolist", None)  # numpy and torch, arrays and scalars alike
-    if callable(to_list):
-        return _plain(to_list(), place, finite)
-    if isinstance(value, float):
-        return None if finite and not math.isfinite(value) else value
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    raise OutputError(f"{place}: expected numbers, text, lists or mappings, found {type(value).__name__}")

@@ -7,8 +7,8 @@ from pathlib import Path
 from ..output.atomic import write_atomically
 from ..output.fields import write_vtu
 from ..output.names import POSTERIOR, POSTERIOR_FIELDS, POSTERIOR_NUMBERS
-from ..output.run_folder import OutputError, json_text
-from ..output.storage import writing
+from ..output.storage import OutputError, writing
+from ..output.strict_json import json_text
 from .inferred import chain_lines, chain_numbers
 from .recall import recalled
 from .solution import Solution

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,6 +26,7 @@ from .solution import Solution
 
 if TYPE_CHECKING:
     from .inferred import Inferred
+    from .judgement import Judgement
     from .outcome import Outcome
     from .outer_problem import OuterProblem
 
@@ -46,6 +48,15 @@ class Presentation(Protocol):
 
     def answer(self, outcome: Outcome) -> Answer:
         """The result of `solve`."""
+        ...
+
+    def answer_of(self, values: Mapping[str, Any], solved: Any, judgement: Judgement | None) -> Answer:
+        """The result of `solve`, from what is known of it.
+
+        Args:
+            values: those of `Outcome.common` and of `Answer.state_arrays`.
+            solved: the outer problem that was minimised last.
+        """
         ...
 
 
@@ -104,25 +115,27 @@ class FieldPresentation:
     def answer(self, outcome: Outcome) -> Solution:
         last = outcome.found.last
         state = outcome.solved.state(last.oracle.u, last.evaluation.v).cpu().numpy()
-        return Solution(
+        values = {
             **outcome.common(),
-            state=state,
-            adjoint=adjoint_of(nominal_of(outcome.solved), last, len(state)),
-            problem=nominal_of(outcome.solved),
-            judgement=outcome.judgement,
-            threshold=self.problem.file.spec.output.exceedance,
-            inferred=self._inferred(outcome),
-        )
+            "state": state,
+            "adjoint": adjoint_of(nominal_of(outcome.solved), last, len(state)),
+        }
+        return self.answer_of(values, outcome.solved, outcome.judgement)
 
-    def _inferred(self, outcome: Outcome) -> Inferred | None:
+    def answer_of(self, values: Mapping[str, Any], solved: OuterProblem, judgement: Judgement | None) -> Solution:
+        threshold = self.problem.file.spec.output.exceedance
+        problem, inferred = nominal_of(solved), self._inferred(values, solved)
+        return Solution(**values, problem=problem, judgement=judgement, threshold=threshold, inferred=inferred)
+
+    def _inferred(self, values: Mapping[str, Any], solved: OuterProblem) -> Inferred | None:
         spec = self.problem.file.spec
         if spec.inference is None:
             return None
         # Other problems are solved without loading what a posterior needs.
         from .inferred import Inferred
 
-        v = outcome.found.last.evaluation.v
-        return Inferred(nominal_of(outcome.solved), spec.inference, v, outcome.found.status, spec.seed)
+        v = torch.from_numpy(values["control"]).to(self.problem.device)
+        return Inferred(nominal_of(solved), spec.inference, v, values["status"], spec.seed)
 
 
 def adjoint_of(pde: PDEProblem, last: Iterate, scenarios: int) -> np.ndarray:
