@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import Problem, load, solve, verify
+    from .api import Problem, load, place_sensors, solve, verify
     from .bridges.objective_function import ReducedObjective, reduced
     from .bridges.solved_state import StateUnsolvedError
     from .bridges.torch_functions import TorchFunctions, as_torch
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .inference.posterior import Posterior
     from .output.storage import OutputError
     from .problem_file.errors import ProblemError
+    from .run.placing import Placement
     from .run.solution import Solution
     from .run.troubles import ResultsLostError
     from .studies.conducting import study
@@ -31,10 +32,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    **dict.fromkeys(("Problem", "load", "solve", "verify"), "api"),
+    **dict.fromkeys(("Problem", "load", "place_sensors", "solve", "verify"), "api"),
     **dict.fromkeys(("BilevelOptions", "BilevelSolution", "solve_bilevel"), "tasks.solving"),
     "LossProblem": "tasks.loss_problem",
     "OutputError": "output.storage",
+    "Placement": "run.placing",
     "ProblemError": "problem_file.errors",
     "ReducedObjective": "bridges.objective_function",
     "ResultsLostError": "run.troubles",
@@ -58,6 +60,7 @@ __all__ = [
     "Interval",
     "LossProblem",
     "OutputError",
+    "Placement",
     "Posterior",
     "Problem",
     "ProblemError",
@@ -71,6 +74,7 @@ __all__ = [
     "__version__",
     "as_torch",
     "load",
+    "place_sensors",
     "reduced",
     "solve",
     "solve_bilevel",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from .building.blueprint import blueprint_of
 from .linalg.threads import at_most_threads
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from .run.launcher import ProcessPlace
+    from .run.placing import Placement
     from .verification import Verification
 
-__all__ = ["Problem", "load", "solve", "verify"]
+__all__ = ["Problem", "load", "place_sensors", "solve", "verify"]
 
 
 def load(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Problem:
@@ -182,3 +183,57 @@ def verify(problem: Problem, at: Solution | str | Path | None = None) -> Verific
         end = end_of(problem, at)
         state = end.u if whole else None
         return verify_problem(pde, problem.file.spec.seed, (state, end.v), end.place, scenarios)
+
+
+def place_sensors(
+    problem: Problem,
+    candidates: np.ndarray | None = None,
+    count: int | None = None,
+    criterion: Literal["D", "A"] | None = None,
+    at: np.ndarray | Answer | None = None,
+    **options: Any,
+) -> Placement:
+    """The best of many candidate sensors for the posterior of a problem with a section `inference`.
+
+    Candidates and options are those of the section `placement` of the problem file, where they are not given here.
+
+    Args:
+        problem: from `load`.
+        candidates: (m, dim) places where a sensor could be.
+        count: how many of them are chosen.
+        criterion: `D` for the largest information gain, `A` for the smallest integrated variance.
+        at: the control (p,) or the solution at which the equation is linearised. By default the problem is solved first;
+            one whose measured values depend linearly on the control is not, since any control gives the same.
+        options: other keys of the section: `penalty` in place of `count`, `noise`, `existing`, `component`, `times`.
+
+    Raises:
+        ProblemError: a key is wrong or missing, candidates are outside the mesh or see nothing of the control.
+        ArithmeticError: the problem has to be solved first, and its run does not converge.
+    """
+    if not isinstance(problem, Problem):
+        raise problem.file.error("task", "sensors are chosen for problems with an equation, found a task")
+    from .run.placing import placed, with_placement
+
+    given = {"count": count, "criterion": criterion, **options}
+    file = with_placement(problem.file, {key: value for key, value in given.items() if value is not None})
+    with at_most_threads(problem.method.threads):
+        return placed(problem.pde, file, _linearised_at(problem, at), candidates)
+
+
+def _linearised_at(problem: Problem, at: np.ndarray | Answer | None) -> np.ndarray:
+    """The control (p,) at which the measured values are linearised.
+
+    Raises:
+        ArithmeticError: the run that finds the most likely control does not converge.
+    """
+    if at is None and problem.pde.quadratic:
+        return problem.pde.start()[1].cpu().numpy()
+    answer = solve(problem) if at is None else at
+    if not isinstance(answer, Answer):
+        return answer
+    if answer.status != "converged":
+        raise ArithmeticError(
+            f"expected a run that has converged, found one that is {answer.status}: its control is not the most likely "
+            "one, at which the measured values are linearised; take more outer.iterations"
+        )
+    return answer.control

@@ -185,6 +185,14 @@ class Frame:
 
         return PredictionBuilder(self.values, self.state, self.controls, self.clock).build(inference.predict)
 
+    def check_candidates(self) -> None:
+        """Complains of candidate sensors that cannot be used."""
+        placement = self.file.spec.placement
+        if placement is not None:
+            from .candidate_sensors import CandidateBuilder
+
+            CandidateBuilder(self.mistakes, self.state, placement).build()
+
     @property
     def same_data(self) -> bool:
         """Whether boundary and initial values are the same in all scenarios."""
@@ -265,6 +273,7 @@ class Frame:
         self.objective(values)
         self.constraints.build()
         _ = self.predictions
+        self.check_candidates()
         check_parameters_used(values, entries)
         if not values.issues:
             check_overlaps(values, self.state, self.facets, entries)

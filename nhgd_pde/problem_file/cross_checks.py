@@ -8,6 +8,7 @@ from typing import Any
 from nhgd_pde.problem_file.catalogue import SEARCHES
 from nhgd_pde.problem_file.control_spec import ParameterControl
 from nhgd_pde.problem_file.inference_spec import inference_complaints
+from nhgd_pde.problem_file.placement_spec import placement_complaints
 from nhgd_pde.problem_file.population_spec import population_complaints
 
 Place = tuple[str | int, ...]
@@ -85,6 +86,11 @@ def _inferred(spec: Any) -> Complaints:
         yield from inference_complaints(spec)
 
 
+def _placed(spec: Any) -> Complaints:
+    if spec.placement is not None:
+        yield from placement_complaints(spec)
+
+
 CHECKS: tuple[tuple[tuple[str, ...], Callable[[Any], Complaints]], ...] = (
     (("pde.kind", "time"), _times),
     (("parameters.*", "scenarios", "risk"), _random),
@@ -93,5 +99,6 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[[Any], Complaints]], ...] = (
     (("element", "pde.kind"), _stable_elements),
     (("method", "parameters.*", "state.*", "constraints.*", "control.*"), _searched),
     (("inference.*", "method", "objective.*", "control.*", "constraints.*", "parameters.*", "time.*"), _inferred),
+    (("placement.*", "inference.*", "time.*"), _placed),
 )
 """The keys that a check looks at, with `.*` if also at what is in them, and the check."""

@@ -48,6 +48,7 @@ from nhgd_pde.problem_file.method_spec import (
     Seed,
 )
 from nhgd_pde.problem_file.part_spec import Parts
+from nhgd_pde.problem_file.placement_spec import PlacementSpec
 from nhgd_pde.problem_file.population_spec import PopulationSpec
 from nhgd_pde.problem_file.presets import with_defaults, with_preset
 from nhgd_pde.problem_file.scenario_spec import ParameterSpec, RiskSpec, ScenariosSpec, name_complaint
@@ -109,6 +110,11 @@ class ProblemSpec(Section):
         default=None,
         description="Posterior of an inverse problem: {noise: standard deviation, prior: {length, std}}. The objective "
         "is then the negative log-posterior.",
+    )
+    placement: PlacementSpec | None = Field(
+        default=None,
+        description="With inference: candidate sensors, of which `nhgd-pde place` chooses the best: {grid: [9, 9], "
+        "count: 8}.",
     )
     parameters: dict[str, ParameterSpec] = Field(
         default_factory=dict,
