@@ -18,6 +18,7 @@ COMMANDS = {
     "plot": "plot:plot",
     "report": "report_command:report",
     "posterior": "posterior_command:posterior",
+    "place": "place:place",
     "export": "export:export",
     "study": "study:study",
     "bench": "bench:bench",

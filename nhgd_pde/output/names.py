@@ -30,5 +30,7 @@ FIGURE, REPORT = "figure.png", "report.html"
 # The posterior of an inverse problem: its fields and its numbers.
 POSTERIOR = "posterior"
 POSTERIOR_FIELDS, POSTERIOR_NUMBERS = f"{POSTERIOR}/posterior.vtu", f"{POSTERIOR}/posterior.json"
+# A choice of sensors: its numbers, the chosen sensors, and the standard deviations.
+PLACEMENT, PLACEMENT_SENSORS, PLACEMENT_FIELDS = "placement.json", "sensors.csv", "placement.vtu"
 # The answer of a task.
 ARRAYS, IMAGES = "result.npz", "images.png"

@@ -16,7 +16,7 @@ from ..building.candidate_sensors import CandidateBuilder, CandidateSensors
 from ..building.issue_collector import IssueCollector
 from ..inference.forward_map import ForwardMap
 from ..inference.noise import SensorNoise
-from ..inference.posterior import Posterior, PosteriorOptions
+from ..inference.posterior import Posterior, PosteriorOptions, joint_prior
 from ..inference.prior import JointPrior
 from ..linalg.sparse import SparseMatrix
 from ..pde_problem import PDEProblem
@@ -79,7 +79,15 @@ class Placement:
     """The result of `place_sensors`.
 
     Attributes:
+        problem: the problem.
+        offered: the candidates, and what they measure.
+        choice: the best set, and the relaxed problem.
         candidates: (m, dim) the places that were offered.
+        existing: (k, dim) the places of the sensors that stay.
+        points: (k, dim) the places of the chosen ones.
+        expected: (m, b) the values that the computed state has at the candidates, those of one component together.
+        integrated_variance: for each control by its name the variance of the prior, now, and with the chosen sensors,
+            each integrated over the domain; of numbers the sum.
         chosen: (k,) the numbers of the best ones, rising.
         weights: (m,) the solution of the relaxed problem, in which every weight is between 0 and 1.
         alone: (m,) the criterion of every candidate alone.
@@ -102,7 +110,8 @@ class Placement:
     criterion: Criterion
     penalty: float
     noise: float
-    kept: bool
+    existing: np.ndarray
+    expected: np.ndarray
     control: np.ndarray
     prior_std: np.ndarray
     before_std: np.ndarray
@@ -118,7 +127,6 @@ class Placement:
 
     @property
     def points(self) -> np.ndarray:
-        """(k, dim) the places of the chosen ones."""
         return np.asarray(self.candidates[self.chosen])
 
     @property
@@ -136,6 +144,15 @@ class Placement:
     @property
     def gap(self) -> float:
         return self.choice.gap
+
+    @property
+    def integrated_variance(self) -> dict[str, tuple[float, float, float]]:
+        found, first = {}, 0
+        for part, prior in zip(self.problem.control.parts, joint_prior(self.problem).parts, strict=True):
+            own = slice(first, first + prior.size)
+            sums = [float(prior.mass @ each[own] ** 2) for each in (self.prior_std, self.before_std, self.std)]
+            found[part.name], first = (sums[0], sums[1], sums[2]), own.stop
+        return found
 
 
 def with_placement(file: ProblemFile, changes: Mapping[str, Any]) -> ProblemFile:
@@ -208,12 +225,19 @@ def placed(problem: PDEProblem, file: ProblemFile, control: np.ndarray, points: 
         criterion=spec.criterion,
         penalty=spec.penalty or 0.0,
         noise=noise,
-        kept=kept,
+        existing=_places(problem) if kept else np.zeros((0, offered.points.shape[1])),
+        expected=(offered.rows @ posterior.forward.state[0].cpu().numpy()).reshape(-1, offered.values),
         control=v.cpu().numpy(),
         prior_std=np.sqrt(posterior.prior_variance),
         before_std=stds[0],
         std=stds[1],
     )
+
+
+def _places(problem: PDEProblem) -> np.ndarray:
+    """(k, dim) the places of the sensors of a problem that count, each once."""
+    every = [each.points[:, each.weights > 0.0].T for each in problem.sensors]
+    return np.unique(np.concatenate(every), axis=0)
 
 
 def _check(name: str, given: np.ndarray, shape: tuple[int | None, ...]) -> None:
