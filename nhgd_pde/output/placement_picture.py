@@ -45,9 +45,9 @@ def placement_picture(grid: Grid, data: FieldData, places: DrawnPlaces, title: s
     names = [name for name in (*data.point, *data.cell) if not name.startswith("prior")]
     sets = {"candidates": places.candidates, "existing": places.existing, "chosen": places.chosen}
     panels = []
-    for name in names:
-        shown = {key: sets[key] for key in sets if key != "chosen" or not name.startswith("before")}
-        panels += [Panel(p.title, _with_places(p.draw, grid, shown)) for p in field_panels(Pictured(grid, data), [name])]
+    for panel in field_panels(Pictured(grid, data), names):
+        shown = {key: sets[key] for key in sets if key != "chosen" or not panel.title.startswith("before")}
+        panels.append(Panel(panel.title, _with_places(panel.draw, grid, shown)))
     panels.append(Panel("criterion of each candidate alone", _alone(places)))
     return arranged(panels, title, panel_height(grid))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .entropy_bound import entropy_bound
 from .exchange import exchanged, greedy, value_of
 from .information import SensorInformation
 from .relaxed import RelaxedDesign, relaxed_design
@@ -19,18 +20,20 @@ class Choice:
         chosen: their numbers, rising.
         value: the criterion of the set.
         net: the value, less the penalty for each sensor.
-        relaxed: weights in place of a set, and the bound of `net` of all sets.
+        relaxed: weights in place of a set, and a bound of `net` of all sets.
+        entropy: a second bound; infinite where there is none.
     """
 
     chosen: tuple[int, ...]
     value: float
     net: float
     relaxed: RelaxedDesign
+    entropy: float
 
     @property
     def bound(self) -> float:
-        """No set has a larger `net`; at least that of this set, up to which rounding errors of the bound are lifted."""
-        return max(self.relaxed.bound, self.net)
+        """No set has a larger `net`. Rounding errors may leave the bounds a little below that of the best set."""
+        return max(min(self.relaxed.bound, self.entropy), self.net)
 
     @property
     def gap(self) -> float:
@@ -57,4 +60,4 @@ def best_choice(information: SensorInformation, count: int | None, penalty: floa
     found = [exchanged(information, start, penalty) for start in starts]
     values = [value_of(information, each, penalty) for each in found]
     best = sorted(found[0] if values[0] >= values[1] else found[1])
-    return Choice(tuple(best), value_of(information, best), value_of(information, best, penalty), relaxed)
+    return Choice(tuple(best), value_of(information, best), value_of(information, best, penalty), relaxed, entropy_bound(information, count))

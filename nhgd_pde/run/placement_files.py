@@ -96,7 +96,12 @@ def placement_numbers(placement: Placement) -> Mapping[str, Any]:
         "value_less_penalties": choice.net,
         "bound": placement.bound,
         "gap": placement.gap,
-        "relaxed": {"value": choice.relaxed.value, "iterations": choice.relaxed.iterations},
+        "relaxed": {
+            "value": choice.relaxed.value,
+            "bound": choice.relaxed.bound,
+            "iterations": choice.relaxed.iterations,
+        },
+        "entropy_bound": choice.entropy,
         "integrated_variance": placement.integrated_variance,
         "chosen": [
             {
