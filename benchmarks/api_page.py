@@ -22,7 +22,7 @@ Lengths are in the unit of the mesh.
 """
 _GROUPS = {
     "Problems and answers": ("load", "Problem", "solve", "Solution", "verify", "Verification"),
-    "Posteriors": ("Posterior", "Interval", "Chain"),
+    "Posteriors": ("Posterior", "Interval", "Chain", "place_sensors", "Placement"),
     "Studies": ("study", "Study"),
     "Derivatives for other optimisers and for networks": ("reduced", "ReducedObjective", "as_torch", "TorchFunctions"),
     "Bilevel problems without an equation": ("solve_bilevel", "BilevelOptions", "BilevelSolution", "LossProblem"),

@@ -202,8 +202,8 @@ def place_sensors(
         candidates: (m, dim) places where a sensor could be.
         count: how many of them are chosen.
         criterion: `D` for the largest information gain, `A` for the smallest integrated variance.
-        at: the control (p,) or the solution at which the equation is linearised. By default the problem is solved first;
-            one whose measured values depend linearly on the control is not, since any control gives the same.
+        at: the control (p,) or the solution at which the equation is linearised. By default the problem is solved
+            first, unless the measured values depend linearly on the control.
         options: other keys of the section: `penalty` in place of `count`, `noise`, `existing`, `component`, `times`.
 
     Raises:

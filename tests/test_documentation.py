@@ -42,6 +42,7 @@ ELSEWHERE = {
     ("docs/problem_file.md", "yaml"): "test_problem_file.py",
     ("docs/python.md", "python"): "test_answers.py",
     ("docs/python_gradients.md", "python"): "test_gradients_page.py",
+    ("docs/sensor_placement.md", "python"): "test_placement_files.py",
     ("docs/studies.md", "python"): "test_studies.py",
     ("docs/studies.md", "yaml"): "test_studies.py",
     ("docs/tasks.md", "python"): "test_tasks.py",
@@ -59,6 +60,7 @@ HERE = {
     "docs/neural_states.md",
     "docs/own_meshes.md",
     "docs/posterior.md",
+    "docs/sensor_placement.md",
     "docs/uncertainty.md",
 }
 # Blocks without a language, which nothing runs.
@@ -67,6 +69,7 @@ SHOWN = {
     "docs/own_meshes.md": "geometry for gmsh, which needs libraries of the system that the tests do not have",
     "docs/population.md": "the output of a command",
     "docs/posterior.md": "the output of a command",
+    "docs/sensor_placement.md": "the output of a command",
     "docs/tutorial_uncertainty.md": "the output of a command",
 }
 # Beginnings of the lines that are commands, and the parts of commands that cannot run in a test.
@@ -258,6 +261,7 @@ def test_the_file_of_the_readme_is_the_shipped_one() -> None:
         ("docs/forward_mode.md", "heat_windows_fds"),
         ("docs/neural_states.md", "poisson_network"),
         ("docs/posterior.md", "inversion_posterior"),
+        ("docs/sensor_placement.md", "sensor_placement"),
         ("docs/uncertainty.md", "robust_poisson"),
     ],
 )

@@ -31,6 +31,7 @@ ALLOWED["neural"] = {"engine", "linalg", "pde", "pde_problem"}
 ALLOWED["verification"] = {"engine", "linalg", "methods", "pde_problem"}
 ALLOWED["problem_file"] = {"linalg"}
 ALLOWED["tasks"] = {"engine", "linalg", "problem_file"}
+ALLOWED["placement"] = {"engine", "linalg", "tasks"}
 ALLOWED["building"] = ALLOWED["pde_problem"] | {"pde_problem", "problem_file", "scenario_problem", "uncertainty"}
 ALLOWED["building"] |= {"horizon_problem", "horizon_steps", "inference"}
 ALLOWED["choice"] = {
@@ -72,7 +73,7 @@ ALLOWED["run"] |= {"discretisation"}
 ALLOWED["reports"] = {"output", "problem_file"}
 for part in ("problem", "task_problem"):
     ALLOWED[part] |= {"reports"}
-ALLOWED["run"] |= {"inference", "population", "reports"}
+ALLOWED["run"] |= {"inference", "placement", "population", "reports"}
 ALLOWED["bench"] = ALLOWED["run"] - {"control", "fem", "objective", "uncertainty"} | {"methods", "run"}
 
 

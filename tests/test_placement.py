@@ -225,11 +225,15 @@ def test_other_units_change_nothing(criterion: Criterion, tmp_path: Path) -> Non
     other = nhgd.place_sensors(problem_with(tmp_path, there * length, **units), candidates * length, 3, criterion)
     assert np.array_equal(one.chosen, other.chosen)
     assert other.value == pytest.approx(one.value, rel=1e-8)
-    assert np.allclose(other.weights, one.weights, atol=1e-3)
+    assert np.allclose(other.weights, one.weights, atol=1e-4)
     assert np.allclose(other.std, one.std * size)
     penalised = [
-        nhgd.place_sensors(problem_with(tmp_path, there * scale, **change), candidates * scale, criterion=criterion,
-                           penalty=0.3 * one.value)
+        nhgd.place_sensors(
+            problem_with(tmp_path, there * scale, **change),
+            candidates * scale,
+            criterion=criterion,
+            penalty=0.3 * one.value,
+        )
         for scale, change in ((1.0, {}), (length, units))
     ]
     assert np.array_equal(penalised[0].chosen, penalised[1].chosen)
@@ -247,7 +251,7 @@ def test_candidates_that_see_nothing_are_not_chosen_and_doubles_count_twice(tmp_
     every = nhgd.place_sensors(problem, blind, 4, existing="replace")
     assert every.chosen.tolist() == [0, 1, 2, 3]
     assert every.value == pytest.approx(found.value, rel=1e-12)
-    assert every.gap < 1e-6
+    assert every.gap < 1e-3
 
 
 def test_a_nonlinear_problem_is_linearised_at_its_most_likely_control(tmp_path: Path) -> None:
@@ -311,8 +315,14 @@ def test_with_several_controls_criterion_a_is_the_mean_of_their_shares(tmp_path:
         ({"count": 2, "noise": 0.0}, "placement.noise: expected a number above 0, or null, found 0"),
         ({"count": 2, "times": [1.0]}, "placement.times: expected none in a steady problem"),
         ({"count": 2, "component": 1}, "placement.component: expected a component below 1, found 1"),
-        ({"count": 1, "candidates": [[0.5, 0.5], [2.0, 0.5]]}, "candidate 1: the point (2, 0.5) is outside the mesh"),
-        ({"count": 1, "candidates": [[0.0, 0.5]]}, "expected candidates whose values depend on the control"),
+        (
+            {"count": 1, "candidates": [[0.5, 0.5], [2.0, 0.5]]},
+            "candidates: candidate 1: the point (2, 0.5) is outside the mesh",
+        ),
+        (
+            {"count": 1, "candidates": [[0.0, 0.5]]},
+            "candidates: expected candidates whose values depend on the control",
+        ),
     ],
 )
 def test_mistakes_name_the_key(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:

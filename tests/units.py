@@ -48,6 +48,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "robust_poisson": {"mesh.cells": [10, 10], "scenarios.count": 32},
     "robust_poisson_3d": {"mesh.cells": [5, 5, 5], "scenarios.count": 32},
     "robust_topology": {"mesh.cells": [10, 10]},
+    "sensor_placement": {"mesh.cells": [12, 12]},
     "semilinear_control": {"mesh.cells": [12, 12]},
     "sparse_control": {"mesh.cells": [12, 12]},
     "state_constraint": {"mesh.cells": [12, 12], "constraints.0.tolerance": 1e-8},

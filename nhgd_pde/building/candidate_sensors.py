@@ -10,7 +10,6 @@ import scipy.sparse as sp
 
 from ..fem.interpolation import OutsideMeshError
 from ..fem.state_space import StateSpace
-from ..problem_file.loading import ProblemFile
 from ..problem_file.placement_spec import PlacementSpec
 from .clock import Clock, clock_of
 from .evaluator import point_text
@@ -67,12 +66,15 @@ class CandidateBuilder:
             return None
         components = tuple(range(group.components)) if component is None else (component,)
         lines: tuple[int, ...] = ()
+        key = self.key(points)
         if points is None:
             points, lines = self._places()
         if points is None:
             return None
         if self.spec.count is not None and self.spec.count > len(points):
-            self._complain("count", f"expected at most {len(points):,}, the number of candidates; found {self.spec.count:,}")
+            self._complain(
+                "count", f"expected at most {len(points):,}, the number of candidates; found {self.spec.count:,}"
+            )
             return None
         times = None if self.spec.times is None else tuple(np.atleast_1d(self.spec.times).tolist())
         try:
@@ -80,9 +82,14 @@ class CandidateBuilder:
         except OutsideMeshError as outside:
             index = outside.index % (len(points) * len(times or (0,))) // len(times or (0,))
             where = f"{self.spec.at}: line {lines[index]}: " if lines else f"candidate {index}: "
-            self._complain("at", f"{where}{outside}")
+            self.mistakes.complain(key, f"{where}{outside}")
             return None
         return CandidateSensors(points, components, times, rows)
+
+    def key(self, points: np.ndarray | None) -> str:
+        """The key that candidates come from: arrays have none in the file."""
+        own = "placement.grid" if self.spec.at is None else "placement.at"
+        return own if points is None else "candidates"
 
     def _complain(self, key: str, message: str) -> None:
         self.mistakes.complain(f"placement.{key}", message)

@@ -13,8 +13,12 @@ from .arguments import built_problem, checked_file, file_argument, set_option
 @click.command()
 @file_argument
 @set_option
-@click.option("--output", type=click.Path(path_type=Path), help="Folder of the answer; outputs/NAME_placement by default.")
-@click.option("--run", type=click.Path(path_type=Path), help="Run folder of FILE, whose control is the most likely one.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="Folder of the answer; outputs/NAME_placement by default."
+)
+@click.option(
+    "--run", type=click.Path(path_type=Path), help="Run folder of FILE, whose control is the most likely one."
+)
 def place(file: Path, settings: tuple[str, ...], output: Path | None, run: Path | None) -> None:
     """Choose the best of the candidate sensors of FILE, and write the answer and its picture.
 

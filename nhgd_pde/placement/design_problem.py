@@ -2,9 +2,9 @@
 
     max_w  criterion(U*(w)) - penalty sum w,   U*(w) = argmin_U  tr(1/2 U H(w) U^T - U)
 
-The inner variables are the rows of the covariance U* = H(w)^-1 of the posterior. The Hessian of the inner problem is the
-Fisher information of the sensors and of the prior, whose scores are the rows K_j. With the adjoint variables P,
-P H = df/dU, the hypergradient by w_j is tr K_j U^T P K_j^T up to its sign.
+The inner variables are the rows of the covariance U* = H(w)^-1 of the posterior. The Hessian of the inner problem is
+the precision H(w): the Fisher information of the sensors, whose scores are the rows K_j, and that of the prior. With
+the adjoint variables P, P H = df/dU, the hypergradient by w_j is df/dw_j - tr K_j U^T P K_j^T.
 """
 
 from __future__ import annotations

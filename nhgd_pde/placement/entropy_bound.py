@@ -1,7 +1,7 @@
-"""A second bound of the information gain of every set of k sensors, which is closer than that by weights if k is small.
+"""A second bound of the information gain of every set of k sensors, closer than that by weights if k is small.
 
-With the covariance C = I + K H_0^-1 K^T of all measured values over their noise, the gain of a set is 1/2 log det C_SS: the
-best set is that of maximum entropy. For x = 1 in a set and 0 elsewhere, and any factor g > 0,
+With the covariance C = I + K H_0^-1 K^T of all measured values over their noise, the gain of a set is 1/2 log det C_SS,
+so that the best set is that of maximum entropy. For x = 1 in a set and 0 elsewhere, and any factor g > 0,
 
     log det C_SS = 1/2 (log det (g C diag(x) C + diag(1 - x)) - |S| log g),
 
@@ -21,7 +21,7 @@ from .information import SensorInformation
 
 # Candidates up to which the bound is computed: the time grows with the third power of their number.
 MOST = 200
-# Rounds of the best x for a factor and the best factor for an x, and the range of the logarithm of the latter in a round.
+# Rounds, each with the best x for a factor and the best factor for an x, and how far its logarithm moves in a round.
 _ROUNDS, _RANGE = 4, 4.0
 # x keeps this distance from 0 and 1, where the matrix may be singular.
 _INSIDE = 1e-9

@@ -1,9 +1,9 @@
 """What sensors tell about a control, and the two criteria of optimal design, in a space of few dimensions.
 
 A candidate j measures b values with the derivative F_j (b, p) by the control and the covariance N of the noise. With
-weights w_j the precision (inverse covariance) of the posterior is R + F_0^T N_0^-1 F_0 + sum w_j F_j^T N^-1 F_j, with the
-precision R of the prior and sensors 0 that are there already. With the root R = L^T L and rows N^-1/2 F L^-1 = K Q, where
-the r rows of Q are orthonormal, the posterior differs from the prior in these r dimensions alone, where its precision is
+weights w_j the precision (inverse covariance) of the posterior is R + F_0^T N_0^-1 F_0 + sum w_j F_j^T N^-1 F_j, with
+the precision R of the prior and sensors 0 that are there already. With the root R = L^T L and N^-1/2 F L^-1 = K Q, where
+the r rows of Q are orthonormal, the posterior differs from the prior in r dimensions alone, where its precision is
 
     H(w) = H_0 + sum w_j K_j^T K_j,   H_0 = I + K_0^T K_0.
 
@@ -12,8 +12,8 @@ The criteria are gains over the design without new sensors, concave in w and gro
     D:  1/2 (log det H(w) - log det H_0),   the expected information gain in nats,
     A:  tr T (H_0^-1 - H(w)^-1),            the share of the integrated variance that the sensors take away,
 
-(Alexanderian, Petra, Stadler and Ghattas 2014, SIAM J. Sci. Comput. 36, A2122-A2148; Chaloner and Verdinelli 1995, Stat.
-Sci. 10).
+(Chaloner and Verdinelli 1995, Stat. Sci. 10; for fields Alexanderian, Petra, Stadler and Ghattas 2014, SIAM J. Sci.
+Comput. 36, A2122-A2148).
 """
 
 from __future__ import annotations

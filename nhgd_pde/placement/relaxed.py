@@ -54,7 +54,7 @@ def relaxed_design(
 
 
 def upper_bound(information: SensorInformation, weights: Tensor, count: int | None, penalty: float = 0.0) -> float:
-    """A bound of the criterion of all designs, from the tangent plane at any weights, above which no concave function is.
+    """A bound of the criterion of all designs: the tangent plane at any weights, above which no concave function is.
 
     Where the weights are optimal the bound is their value: these are the conditions of Kiefer and Atwood (Atwood 1969,
     Ann. Math. Stat. 40), in the form of the gap of Frank and Wolfe.

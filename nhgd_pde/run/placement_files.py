@@ -121,7 +121,7 @@ def placement_numbers(placement: Placement) -> Mapping[str, Any]:
 def placement_lines(placement: Placement) -> list[str]:
     """What the command line prints about a choice of sensors."""
     count, many = len(placement.chosen), len(placement.candidates)
-    there = f", beside {_counted(len(placement.existing), 'sensor')} that stay" if len(placement.existing) else ""
+    there = f", beside {_counted(len(placement.existing), 'sensor')} kept" if len(placement.existing) else ""
     bound, value = placement.bound, placement.choice.net
     if placement.criterion == "D":
         what, shown = "information gain", f"{value:.4g} nats"
@@ -135,7 +135,9 @@ def placement_lines(placement: Placement) -> list[str]:
         f"{what}{less} {shown}; no other choice has more than {limit} (gap {100.0 * placement.gap:.2g} %)",
     ]
     for name, (prior, before, after) in placement.integrated_variance.items():
-        found.append(f"integrated variance of {name}: prior {prior:.4g}, now {before:.4g}, with the sensors {after:.4g}")
+        found.append(
+            f"integrated variance of {name}: prior {prior:.4g}, now {before:.4g}, with the sensors {after:.4g}"
+        )
     for number in placement.chosen[:_MOST]:
         place = ", ".join(f"{x:.4g}" for x in placement.candidates[number])
         found.append(f"({place}): weight {placement.weights[number]:.2f}, alone {placement.alone[number]:.4g}")

@@ -92,8 +92,8 @@ class Placement:
         weights: (m,) the solution of the relaxed problem, in which every weight is between 0 and 1.
         alone: (m,) the criterion of every candidate alone.
         criterion: D or A.
-        value: the criterion of the chosen ones. D: the expected information gain in nats. A: the share of the integrated
-            variance that they take away.
+        value: the criterion of the chosen ones. D: the expected information gain in nats. A: the share of the
+            integrated variance that they take away.
         penalty: what a sensor has to add; 0 where their number was given.
         bound: no other set of sensors has a larger value, less the penalty for each of its sensors.
         gap: the largest share of the bound by which another set can be better.
@@ -198,7 +198,8 @@ def placed(problem: PDEProblem, file: ProblemFile, control: np.ndarray, points: 
         if given is not None:
             _check(name, np.asarray(given), shape)
     mistakes = IssueCollector(file)
-    offered = CandidateBuilder(mistakes, problem.space, spec).build(None if points is None else np.asarray(points, dtype=float))
+    builder = CandidateBuilder(mistakes, problem.space, spec)
+    offered = builder.build(None if points is None else np.asarray(points, dtype=float))
     mistakes.raise_found()
     assert offered is not None
     inference = file.spec.inference
@@ -210,7 +211,7 @@ def placed(problem: PDEProblem, file: ProblemFile, control: np.ndarray, points: 
     space = sensed_subspace(posterior, offered, noise, kept)
     if not len(space.directions) or not bool(space.rows.any()):
         raise file.error(
-            "placement.at" if spec.at is not None else "placement.grid",
+            builder.key(points),
             "expected candidates whose values depend on the control; those of all of them do not",
         )
     information = space.information(spec.criterion)
