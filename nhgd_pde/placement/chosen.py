@@ -16,7 +16,7 @@ _RTOL = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
+class SensorChoice:
     """A set of sensors.
 
     Attributes:
@@ -44,7 +44,7 @@ class Choice:
         return (self.bound - self.net) / self.bound if self.bound > 0.0 else 0.0
 
 
-def best_choice(information: SensorInformation, count: int | None, penalty: float = 0.0) -> Choice:
+def best_choice(information: SensorInformation, count: int | None, penalty: float = 0.0) -> SensorChoice:
     """The best set of sensors that greedy choice and exchanges find, from nothing and from the relaxed problem.
 
     Args:
@@ -63,7 +63,7 @@ def best_choice(information: SensorInformation, count: int | None, penalty: floa
     found = [exchanged(information, start, penalty) for start in starts]
     values = [value_of(information, each, penalty) for each in found]
     best = sorted(found[0] if values[0] >= values[1] else found[1])
-    return Choice(
+    return SensorChoice(
         tuple(best),
         value_of(information, best),
         value_of(information, best, penalty),

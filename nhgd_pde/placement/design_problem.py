@@ -24,7 +24,7 @@ from .information import SensorInformation
 
 
 @dataclass(frozen=True)
-class Budget:
+class SensorBudget:
     """sum w / count - 1 <= 0.
 
     Attributes:
@@ -90,8 +90,8 @@ class DesignProblem:
         return 0.0 * ones, ones
 
     @property
-    def constraint(self) -> Budget | None:
-        return None if self.count is None else Budget(self.count)
+    def constraint(self) -> SensorBudget | None:
+        return None if self.count is None else SensorBudget(self.count)
 
     def start(self) -> tuple[Tensor, Tensor]:
         share = 0.5 if self.count is None else self.count / self.outer_size

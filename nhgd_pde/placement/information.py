@@ -2,8 +2,8 @@
 
 A candidate j measures b values with the derivative F_j (b, p) by the control and the covariance N of the noise. With
 weights w_j the precision (inverse covariance) of the posterior is R + F_0^T N_0^-1 F_0 + sum w_j F_j^T N^-1 F_j, with
-the precision R of the prior and sensors 0 that are there already. With the root R = L^T L and N^-1/2 F L^-1 = K Q, where
-the r rows of Q are orthonormal, the posterior differs from the prior in r dimensions alone, where its precision is
+the precision R of the prior and sensors 0 that are there already. With the root R = L^T L and N^-1/2 F L^-1 = K Q,
+where the r rows of Q are orthonormal, the posterior differs from the prior in r dimensions alone. Its precision there:
 
     H(w) = H_0 + sum w_j K_j^T K_j,   H_0 = I + K_0^T K_0.
 

@@ -20,7 +20,7 @@ from ..inference.posterior import Posterior, PosteriorOptions, joint_prior
 from ..inference.prior import JointPrior
 from ..linalg.sparse import SparseMatrix
 from ..pde_problem import PDEProblem
-from ..placement.chosen import Choice, best_choice
+from ..placement.chosen import SensorChoice, best_choice
 from ..placement.exchange import indicator
 from ..placement.information import Criterion, SensorInformation
 from ..problem_file.errors import ProblemError
@@ -105,7 +105,7 @@ class Placement:
 
     problem: PDEProblem
     offered: CandidateSensors
-    choice: Choice
+    choice: SensorChoice
     alone: np.ndarray
     criterion: Criterion
     penalty: float
