@@ -69,7 +69,7 @@ def _check_resolved(values: Values, at: str, length: float, spacing: float) -> N
     if length < _LEAST * spacing:
         values.tell(
             f"{at}.length is {length / spacing:.2g} times the distance of nodes, {spacing:.3g}: below about {_LEAST:g} "
-            "times the field does not have the standard deviation std at a point; refine the mesh, or take a longer length"
+            "times the field does not have the standard deviation std; refine the mesh or take a longer length"
         )
 
 
