@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# The file by which the folder of a study is recognised; its run folders are in it.
+STUDY = "study.yaml"
 PROBLEM, SUMMARY, HISTORY, LOG = "problem.yaml", "summary.json", "history.csv", "run.log"
 # The newest checkpoint, and the one before it, which takes its place where the newest one is damaged.
 CHECKPOINT, EARLIER_CHECKPOINT = "checkpoint.pt", "checkpoint-before.pt"
@@ -9,6 +11,8 @@ CHECKPOINT, EARLIER_CHECKPOINT = "checkpoint.pt", "checkpoint-before.pt"
 CURVATURE_CHECKPOINTS = "checkpoint-curvature-*.pt"
 # The state of a population search, from which the run starts.
 POPULATION = "population.pt"
+# The solution that `Solution.save` writes in place of a checkpoint.
+SOLUTION = "solution.pt"
 # The series of the outer iterates: its folder and the stem of its files.
 FIELDS, STEM = "fields", "state"
 # The last iterate; of an evolution, its series in time, whose name is that of its folder and of its stem.
@@ -19,6 +23,8 @@ SENSORS, BOUNDARY, BOUNDARY_EVOLUTION = "sensors.vtu", "boundary_control.vtu", "
 # the package of that name.
 STATE_SCRIPT, SURFACE = "paraview_state.py", "density.stl"
 SCENARIOS = "scenarios.csv"
+# The controls that vary in time.
+CONTROLS = "controls_over_time.csv"
 # The picture for a quick look, and the page about the run.
 FIGURE, REPORT = "figure.png", "report.html"
 # The answer of a task.

@@ -28,6 +28,7 @@ from .names import (
     POPULATION,
     PROBLEM,
     REPORT,
+    SOLUTION,
     STEM,
     SUMMARY,
     SURFACE,
@@ -218,7 +219,7 @@ def _cleared() -> list[str]:
 
     The folder must stay recognisable as a run folder until the last file is gone; problem.yaml is replaced afterwards.
     """
-    return [HISTORY, LOG, FIGURE, REPORT, SURFACE, *(name for name in RESULTS if "." in name), SUMMARY]
+    return [SOLUTION, HISTORY, LOG, FIGURE, REPORT, SURFACE, *(name for name in RESULTS if "." in name), SUMMARY]
 
 
 def _series() -> dict[str, str]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..discretisation import ErrorEstimate
+    from ..output.controls_over_time import TimeCurve
     from ..output.field_layout import Pictured
     from .judgement import Judgement
 
@@ -49,11 +50,12 @@ class Solution(Answer):
     def load(folder: str | Path) -> Answer:
         """The solution of a run that has ended, from its run folder; of a task a `TaskSolution`.
 
-        The problem is built again, and its last iterate is read from the checkpoint. With random inputs the answer is
-        judged again, in all scenarios.
+        The folder is one of `solve(problem, output=folder)`, of the command line, or of `save`. The problem is built
+        again, and its last iterate is read from the checkpoint, or from the solution that `save` has written. With
+        random inputs the answer is judged again, in all scenarios.
 
         Raises:
-            OutputError: there is no run that has ended, or its checkpoint is missing or damaged.
+            OutputError: there is no run that has ended, or its checkpoint or saved solution is missing or damaged.
             ProblemError: the problem can no longer be built, for example because a file that it names is gone.
         """
         from .recall import recalled
@@ -130,13 +132,15 @@ class Solution(Answer):
 
         None for a problem without sensors.
 
-        With random inputs the computed values are means over the scenarios, beside their standard deviations.
+        With random inputs the computed values are means over the scenarios, beside their standard deviations. Of an
+        evolution they belong to the times of the measurements; where its states are not all kept, its steps are made
+        once more for them.
         """
         if not self.problem.sensors:
             return None
         from .point_results import sensor_points
 
-        return sensor_points(self.problem, self.state, self._weights)
+        return sensor_points(self.problem, self.state, self.control, self._weights)
 
     def boundary(self, level: int = -1) -> tuple[Grid, FieldData] | None:
         """The parts of the boundary that controls act on, with control and sensitivity; None without such a control.
@@ -160,6 +164,20 @@ class Solution(Answer):
         """The fields of an evolution at each of `times`; none of a steady problem."""
         count = levels(self.problem)
         return (self.fields(level) for level in range(count if count > 1 else 0))
+
+    def control_curves(self) -> Iterator[TimeCurve]:
+        """The controls that vary in time, as curves with their bounds; of those that are fields, their norm over time.
+
+        Each has `control` (a name), `label`, and arrays: a value of `values` is that from `starts` to `ends`.
+        """
+        if all(part.steps is None for part in self.problem.control.parts):
+            return iter(())
+        from .control_curves import control_curves
+
+        return control_curves(self.problem, self.control)
+
+    def state_arrays(self) -> Mapping[str, np.ndarray]:
+        return {"state": self.state, "adjoint": self.adjoint}
 
     def scenario_rows(self) -> Iterator[Mapping[str, Any]]:
         """The rows of scenarios.csv, a mapping each; none without random inputs."""
@@ -207,7 +225,7 @@ class Solution(Answer):
         return integral(self.problem, self.fields(level)[1], expression, on)
 
     def plot(self, level: int | None = None) -> Figure:
-        """A figure of matplotlib: state, controls, density and targets side by side, and the convergence.
+        """A figure of matplotlib: state, controls, density and targets, measured and computed values, and convergence.
 
         Of a body in 3-D the middle slice is drawn.
 
@@ -227,7 +245,8 @@ class Solution(Answer):
 
         grid, data = self.fields(-1 if level is None else level)
         chosen = shown_levels(len(self.times), dimension(grid)) if level is None else []
-        return Pictured(grid, data, [self.fields(each)[1] for each in chosen])
+        moments = [self.fields(each)[1] for each in chosen]
+        return Pictured(grid, data, moments, tuple(self.control_curves()), self.sensors())
 
     def plot_distribution(self) -> Figure:
         """The distribution of the objective over fresh scenarios, or those of the sample.

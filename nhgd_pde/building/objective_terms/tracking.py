@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
@@ -80,6 +81,12 @@ class TrackingTerm(Term):
             raise issue("expected none beside `at`, whose file has values at points")
         return value
 
+    @classmethod
+    def meaning(cls, content: Mapping[str, Any]) -> str:
+        if content.get("at") is None:
+            return "weight/2 int (u - target)^2."
+        return "weight/2 times the sum of (u - measured)^2 over the measurements in a file."
+
     @property
     def file(self) -> tuple[str, str] | None:
         return None if self.at is None else ("at", self.at)
@@ -135,7 +142,8 @@ class TrackingTerm(Term):
 
         from ...fem.interpolation import OutsideMeshError
         from ...linalg.sparse import SparseMatrix
-        from ...objective.terms import LinearState, SensorTerm, Tracking
+        from ...objective.sensor_terms import SensorTerm
+        from ...objective.terms import LinearState, Tracking
         from ..sensors import observation
 
         found = self._read(key, name, chosen, builder)
@@ -148,7 +156,7 @@ class TrackingTerm(Term):
         matrix = SparseMatrix(seen, builder.state.device)
         number = int(key.rpartition(".")[2])
         builder.sensors.append(
-            SensorTerm(number, found.points, tuple(chosen), found.values, weights, matrix, found.times)
+            SensorTerm(number, found.points, tuple(chosen), found.values, weights, matrix, found.lines, found.times)
         )
         return Tracking(
             SparseMatrix(sp.diags_array(np.tile(weights, len(chosen))).tocsr(), builder.state.device, symmetric=True),
