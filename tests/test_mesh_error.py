@@ -77,10 +77,11 @@ def test_digits_that_are_said_to_count_are_right(name: str) -> None:
         assert digits == 0 or abs(error) <= 0.5 * unit
 
 
-@pytest.mark.parametrize("name", ["semilinear", "advection", "l_shape"])
-def test_nonlinear_nonsymmetric_and_singular_problems(name: str) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["semilinear", "l_shape"])
+def test_nonlinear_and_singular_problems(name: str) -> None:
     case = EXTRAPOLATED[name]
-    coarser = Case(case.at, case.cells[:-1], None, case.order)
+    coarser = Case(case.at, case.cells[:-2], None, case.order)
     _, error, estimate = measured(coarser, coarser.cells[-1], optimum_of(coarser))
     assert 0.5 <= estimate / error <= 2.0
 
@@ -140,7 +141,9 @@ def test_the_surplus_of_a_polynomial_of_one_degree_more_is_exact(cell: str, elem
 
 
 def test_indicators_are_largest_at_a_singularity_and_sum_to_at_least_the_estimate() -> None:
-    problem = nhgd.load(poisson_control(0, "1", 1e-4, {"kind": "l_shape", "refine": 4}))
+    content = poisson_control(0, "0", 10.0, {"kind": "l_shape", "refine": 4})
+    content["pde"]["source"] = 1
+    problem = nhgd.load(content)
     found = estimate_error(problem, nhgd.solve(problem))
     mesh = problem.pde.space.domain.mesh
     assert found.indicator.shape == (mesh.nelements,)
