@@ -89,8 +89,8 @@ def contributions(
 def _control_surplus(finer: Enriched, u: Tensor, v: Tensor, covector: Tensor) -> Tensor:
     """(p of the fine problem,) the surplus of the control, which is zero at coarse nodes and at bounds.
 
-    It is minus the inverse second derivative by the control, applied to the derivative (p,) with the recovered state and
-    adjoint variable, both without their parts in the coarse space.
+    It is minus the inverse second derivative by the control, applied to the derivative (p,) with the recovered state
+    and adjoint variable, both without their parts in the coarse space.
     """
     step = _local_step(finer, u, v, covector)
     transfer = finer.controls

@@ -12,9 +12,9 @@ LENGTH = 7
 def gap_of(trail: Sequence[tuple[float, float]]) -> float:
     """An estimate of the objective minus its minimum, for the last of some iterates; infinite where there is none.
 
-    It is the largest one of several estimates. Near a minimum the gap is proportional to the square of the gradient, with a
-    factor that the decrease of both over the last iterates shows. And the decreases of the objective over one, two and
-    three steps are continued as geometric series.
+    It is the largest one of several estimates. Near a minimum the gap is proportional to the square of the gradient,
+    with a factor that the decrease of both over the last iterates shows. And the decreases of the objective over one,
+    two and three steps are continued as geometric series.
 
     Args:
         trail: objective and norm of the gradient of each iterate, the last one last.
