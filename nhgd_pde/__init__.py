@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .bridges.objective_function import ReducedObjective, reduced
     from .bridges.solved_state import StateUnsolvedError
     from .bridges.torch_functions import TorchFunctions, as_torch
+    from .discretisation import ErrorEstimate, NoEstimateError, estimate_error
     from .inference.chain import Chain
     from .inference.intervals import Interval
     from .inference.posterior import Posterior
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 _HOMES = {
     **dict.fromkeys(("Problem", "load", "place_sensors", "solve", "verify"), "api"),
     **dict.fromkeys(("BilevelOptions", "BilevelSolution", "solve_bilevel"), "tasks.solving"),
+    **dict.fromkeys(("ErrorEstimate", "NoEstimateError", "estimate_error"), "discretisation"),
     "LossProblem": "tasks.loss_problem",
     "OutputError": "output.storage",
     "Placement": "run.placing",
@@ -57,8 +59,10 @@ __all__ = [
     "BilevelOptions",
     "BilevelSolution",
     "Chain",
+    "ErrorEstimate",
     "Interval",
     "LossProblem",
+    "NoEstimateError",
     "OutputError",
     "Placement",
     "Posterior",
@@ -73,6 +77,7 @@ __all__ = [
     "Verification",
     "__version__",
     "as_torch",
+    "estimate_error",
     "load",
     "place_sensors",
     "reduced",

@@ -128,6 +128,14 @@ def test_the_example_of_the_page_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.array_equal(names["longer"].samples, names["posterior"].chain(40, seed=1, step=0.5).samples)
 
 
+def test_a_length_that_the_mesh_does_not_resolve_is_told(tmp_path: Path) -> None:
+    sections = source_inversion(data(tmp_path), 20)
+    assert not nhgd.load(sections).notices
+    sections["inference"]["prior"]["length"] = 0.1
+    (notice,) = nhgd.load(sections).notices
+    assert "inference.prior.length is 2.1 times the distance of nodes, 0.0476" in notice
+
+
 SENSORS = {"kind": "tracking", "at": "sensors.csv"}
 
 

@@ -16,6 +16,9 @@ from ..inference.prior import MaternNumbers, NormalPrior
 from ..problem_file.inference_spec import PriorSpec
 from .values import Values
 
+# Distances of nodes in a correlation length below which the variance is wrong by more than some 10 %.
+_LEAST = 4.0
+
 
 def with_prior(values: Values, key: str, part: ControlSpace) -> ControlSpace:
     """A control with its prior, whose precision is the inner product of the control.
@@ -57,7 +60,17 @@ def with_prior(values: Values, key: str, part: ControlSpace) -> ControlSpace:
     else:
         numbers = MaternNumbers.of(dim, spec.length, spec.std)
         prior = _field_prior(values.domain, part, mean, numbers, spec.boundary == "robin")
+        _check_resolved(values, at, spec.length, float(prior.mass.mean() ** (1.0 / dim)))
     return replace(part, prior=prior, riesz=prior.riesz)
+
+
+def _check_resolved(values: Values, at: str, length: float, spacing: float) -> None:
+    """Tell of a correlation length that the mesh does not resolve."""
+    if length < _LEAST * spacing:
+        values.tell(
+            f"{at}.length is {length / spacing:.2g} times the distance of nodes, {spacing:.3g}: below about {_LEAST:g} "
+            "times the field does not have the standard deviation std; refine the mesh or take a longer length"
+        )
 
 
 def _mean(values: Values, at: str, spec: PriorSpec, part: ControlSpace) -> Tensor:

@@ -42,7 +42,7 @@ class Chain:
 
     Attributes:
         posterior: what it samples, by its normal approximation.
-        samples: (n / every, p) every so many states, as controls.
+        samples: (n / every, p) the controls of some states, `every` states apart.
         predictions: (n, k) the predictions of the problem file at every state, the equation not linearised.
         coordinates: (n, r) the leading coordinates of every state: independent and standard normal if the posterior is.
         differences: (n,) the negative log-posterior minus that of the normal approximation, up to a constant.

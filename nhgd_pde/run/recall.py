@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ..problem import Problem
 from ..problem_file.loading import read_problem
 from .answer import Answer
 from .running import Run
+from .solution import Solution
 
 
 def recalled(folder: str | Path) -> Answer:
@@ -39,4 +41,13 @@ def recalled(folder: str | Path) -> Answer:
     else:
         problem = Problem.of_file(file)
     with at_most_threads(problem.method.threads):
-        return Run(problem, problem.method.oracle, None, lambda: False).recalled(path)
+        return _with_estimate(problem, Run(problem, problem.method.oracle, None, lambda: False).recalled(path))
+
+
+def _with_estimate(problem: Any, answer: Answer) -> Answer:
+    """The answer with the estimate of its discretisation error, where the run has made one."""
+    if answer.stats.get("discretisation_error") is None or not isinstance(answer, Solution):
+        return answer
+    from ..discretisation import estimate_error
+
+    return replace(answer, estimate=estimate_error(problem, answer))

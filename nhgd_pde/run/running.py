@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from ..discretisation import Estimator
     from ..output.fields import FieldData, Grid
+    from ..pde_problem import PDEProblem
     from ..task_problem import TaskProblem
     from .judgement import Judgement
     from .moving_goal import MovingGoal
@@ -78,7 +79,6 @@ class Run:
         self._judge = judge if judge is None or team.size == 1 else replace(judge, team=team)
         self._team, self._states = team, Gathering(oracle, self._judge, team)
         self._stopped = False
-        self._loop: LoopState | None = None
         self._interrupted = lambda: team.decided(interrupted() or self._stopped)
         self._tell_at_once, self._troubles = tell, Troubles(tell)
         self._records = Records(list(problem.notices))
@@ -247,13 +247,10 @@ class Run:
         outer, sequence = self._problem.method.outer, self._sequence
         watchers = self._tell, self._interrupted, self._keep
         while True:
-            whole = sequence.stopping
-            balanced = self._balance if sequence.balanced else None
-            stopping = whole if balanced is None else balanced.rule(whole)
+            stopping = sequence.stopping
+            if sequence.balanced and self._problem.file.spec.outer.rtol == "auto":
+                stopping = replace(stopping, gap=self._moving_goal(nominal_of(sequence.current)))
             found = minimise(sequence.current, self._oracle, outer, stopping, *watchers, loop, self._judge)
-            if balanced is not None and balanced.goes_on(nominal_of(sequence.current), found, whole):
-                loop = self._loop
-                continue
             ended = sequence.ended(found, self._records.first or found.first, stopping)
             if ended is not None:
                 return ended
@@ -284,14 +281,13 @@ class Run:
             # Comparisons of NumPy have a type of their own.
             self._stopped = self._stopped or (isinstance(answer, bool | np.bool_) and bool(answer))
 
-    @cached_property
-    def _balance(self) -> MovingGoal | None:
-        """The goals of `outer.rtol: auto`; None for a goal that is a number."""
-        if self._problem.file.spec.outer.rtol != "auto" or not isinstance(self._problem, Problem):
+    def _moving_goal(self, problem: PDEProblem) -> MovingGoal | None:
+        """The goal of `outer.rtol: auto`; None for a problem without an equation."""
+        if not isinstance(self._problem, Problem):
             return None
         from .moving_goal import MovingGoal
 
-        return MovingGoal(self._estimator, self._recorder.note)
+        return MovingGoal(problem, self._estimator, self._recorder.note)
 
     @cached_property
     def _estimator(self) -> Estimator:
@@ -301,7 +297,6 @@ class Run:
         return Estimator(self._problem)
 
     def _keep(self, loop: LoopState, last: bool) -> None:
-        self._loop = loop if last else None
         every = self._problem.file.spec.output.checkpoint
         if self._search is not None and not self._search.ended:
             return  # A run that is resumed goes on with the search.
