@@ -269,6 +269,19 @@ def test_a_nonlinear_problem_is_linearised_at_its_most_likely_control(tmp_path: 
         nhgd.place_sensors(short, grid_points(4), 3)
 
 
+def test_variances_of_many_unknowns_are_estimated_beside_the_directions_of_the_sensors(tmp_path: Path) -> None:
+    there, candidates = grid_points(2), grid_points(4)
+    exact = nhgd.place_sensors(problem_with(tmp_path, there), candidates, 4)
+    sampled = nhgd.place_sensors(problem_with(tmp_path, there, inference={"exact": 1}), candidates, 4)
+    # 1,024 samples estimate a standard deviation with a standard error of 2.2 %.
+    assert np.allclose(sampled.prior_std, exact.prior_std, rtol=0.1)
+    assert not np.array_equal(sampled.prior_std, exact.prior_std)
+    # What the sensors take away is known exactly, and no variance falls below zero.
+    for one, other in ((exact.prior_std, sampled.prior_std), (exact.before_std, sampled.before_std)):
+        assert np.allclose(one**2 - exact.std**2, other**2 - sampled.std**2, rtol=1e-6)
+    assert sampled.value == pytest.approx(exact.value, rel=1e-10)
+
+
 def test_sensors_of_an_evolution_measure_at_their_times(tmp_path: Path) -> None:
     there = np.array([[0.3, 0.3, 0.1, 0.0]])
 

@@ -39,6 +39,8 @@ def place(file: Path, settings: tuple[str, ...], output: Path | None, run: Path 
         problem = built_problem(read)
         for notice in problem.notices:
             tell(f"warning: {notice}")
+        if run is None and not problem.pde.quadratic:
+            tell("the most likely control is found first; --run DIR takes that of a run")
         try:
             placement = place_sensors(problem, at=None if run is None else Solution.load(run))
         except ArithmeticError as error:

@@ -150,26 +150,14 @@ class Posterior:
         """(p,) the variance of the prior, exact up to `options.exact` unknowns; see `prior_variance_error`."""
         size, prior = self.prior.size, self.prior
         if size > self.options.exact:
-            return self._estimated_variance
+            kept, directions = self.spectrum.vectors, self._directions
+            return estimated_variance(prior, kept, directions, self.options.seed + 1).cpu().numpy()
         found = []
         for first in range(0, size, _AT_ONCE):
             units = torch.zeros(min(_AT_ONCE, size - first), size, dtype=torch.float64).to(prior.mean)
             units[:, first:].diagonal().fill_(1.0)
             found.append(prior.whitened(units).square().sum(1))
         return torch.cat(found).cpu().numpy()
-
-    @cached_property
-    def _estimated_variance(self) -> np.ndarray:
-        """The mean square of samples beside the kept directions, whose part is known exactly."""
-        total = torch.zeros_like(self.prior.mean)
-        generator = torch.Generator().manual_seed(self.options.seed + 1)
-        kept = self.spectrum.vectors
-        for _ in range(0, _SAMPLES, _AT_ONCE):
-            white = torch.randn(_AT_ONCE, self.prior.size, generator=generator, dtype=torch.float64).to(total)
-            white = white - (white @ kept.T) @ kept
-            total += self.prior.coloured(white).square().sum(0)
-        count = _AT_ONCE * math.ceil(_SAMPLES / _AT_ONCE)
-        return (total / count + self._directions.square().sum(0)).cpu().numpy()
 
     @property
     def prior_variance_error(self) -> float:
@@ -315,6 +303,23 @@ class Posterior:
         std = math.sqrt(max(prior - reduction, 0.0))
         reach = float(norm.ppf(0.5 + 0.5 * level)) * std
         return Interval(name, value, std, math.sqrt(prior), value - reach, value + reach, level)
+
+
+def estimated_variance(prior: JointPrior, kept: Tensor, directions: Tensor, seed: int) -> Tensor:
+    """(p,) the variance of a prior: the mean square of samples beside some directions, whose part is known exactly.
+
+    Args:
+        kept: (r, p) orthonormal directions of the white noise.
+        directions: (r, p) the same, coloured.
+        seed: of the samples.
+    """
+    total = torch.zeros_like(prior.mean)
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(0, _SAMPLES, _AT_ONCE):
+        white = torch.randn(_AT_ONCE, prior.size, generator=generator, dtype=torch.float64).to(total)
+        white = white - (white @ kept.T) @ kept
+        total += prior.coloured(white).square().sum(0)
+    return total / (_AT_ONCE * math.ceil(_SAMPLES / _AT_ONCE)) + directions.square().sum(0)
 
 
 def _rows(covector: Tensor | None) -> Tensor:

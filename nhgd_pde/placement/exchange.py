@@ -49,16 +49,15 @@ def exchanged(information: SensorInformation, chosen: Sequence[int], penalty: fl
     moved = True
     while moved:
         moved = False
-        for k in range(len(found) - 1, -1, -1):
-            others = found[:k] + found[k + 1 :]
+        for each in tuple(found):
+            others = [other for other in found if other != each]
             trials = [others] if penalty > 0.0 else []
             if len(found) < information.count:
-                trials.append([*others, _best(information, others, besides=found[k])[0]])
-            better = max(trials, key=lambda each: value_of(information, each, penalty), default=found)
+                trials.append([*others, _best(information, others, besides=each)[0]])
+            better = max(trials, key=lambda trial: value_of(information, trial, penalty), default=found)
             reached = value_of(information, better, penalty)
             if reached > value + _WORTH * abs(value):
                 found, value, moved = better, reached, True
-                break
         if not moved and penalty > 0.0:
             grown = greedy(information, information.count, penalty, found)
             moved = value_of(information, grown, penalty) > value + _WORTH * abs(value)

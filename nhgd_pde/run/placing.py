@@ -16,7 +16,7 @@ from ..building.candidate_sensors import CandidateBuilder, CandidateSensors
 from ..building.issue_collector import IssueCollector
 from ..inference.forward_map import ForwardMap
 from ..inference.noise import SensorNoise
-from ..inference.posterior import Posterior, PosteriorOptions, joint_prior
+from ..inference.posterior import Posterior, PosteriorOptions, estimated_variance, joint_prior
 from ..inference.prior import JointPrior
 from ..linalg.sparse import SparseMatrix
 from ..pde_problem import PDEProblem
@@ -229,7 +229,7 @@ def placed(problem: PDEProblem, file: ProblemFile, control: np.ndarray, points: 
         existing=_places(problem) if kept else np.zeros((0, offered.points.shape[1])),
         expected=(offered.rows @ posterior.forward.state[0].cpu().numpy()).reshape(-1, offered.values),
         control=v.cpu().numpy(),
-        prior_std=np.sqrt(posterior.prior_variance),
+        prior_std=space.prior_variance.sqrt().cpu().numpy(),
         before_std=stds[0],
         std=stds[1],
     )
@@ -267,7 +267,10 @@ def sensed_subspace(posterior: Posterior, offered: CandidateSensors, noise: floa
     rank = int((sizes > limit).sum())
     rows = left[:, :rank] * sizes[:rank]
     directions = prior.coloured(right[:rank]) if rank else right[:0]
-    variance = torch.from_numpy(posterior.prior_variance).to(every)
+    if prior.size <= posterior.options.exact:
+        variance = torch.from_numpy(posterior.prior_variance).to(every)
+    else:
+        variance = estimated_variance(prior, right[:rank], directions, posterior.options.seed + 1)
     blocks = rows[:count].reshape(len(offered.points), offered.values, rank)
     return SensedSubspace(prior, directions, blocks, rows[count:], variance)
 
