@@ -25,6 +25,7 @@ from .run.solution import Solution
 if TYPE_CHECKING:
     import numpy as np
 
+    from .run.initial_control import Start
     from .run.launcher import ProcessPlace
     from .verification import Verification
 
@@ -130,6 +131,37 @@ def solve(
         raise OutputError("resume: expected the folder of the run to go on with, found none")
     folder = Path(output) if output is not None else None
     check_roles(problem, roles)
+    if _adapts(problem):
+        from .adaptive.adaptive_loop import AdaptiveLoop
+        from .discretisation import estimate_error
+
+        def on_mesh(own: Problem, output: Path | None, resume: bool, initial: Any) -> Solution:
+            return _solve(own, callback, output, interrupted, roles, resume, place, False, tell, note, initial)
+
+        loop = AdaptiveLoop(problem, on_mesh, estimate_error, note)
+        return loop.solve(folder, resume, overwrite, initial)
+    return _solve(problem, callback, folder, interrupted, roles, resume, place, overwrite, tell, note, initial)
+
+
+def _adapts(problem: Problem) -> bool:
+    """Whether the mesh is refined where the error is; tasks have no mesh."""
+    return isinstance(problem, Problem) and problem.file.spec.mesh.adapt is not None
+
+
+def _solve(
+    problem: Problem,
+    callback: Callable[[Row], object] | None,
+    folder: Path | None,
+    interrupted: Callable[[], bool],
+    roles: int,
+    resume: bool,
+    place: ProcessPlace | None,
+    overwrite: bool,
+    tell: Callable[[str], None],
+    note: Callable[[str], None],
+    initial: np.ndarray | Answer | str | Path | Start | None,
+) -> Solution:
+    """Solves a problem on its own mesh; see `solve`."""
     writes = place is None or place.rank == 0
     with (
         _claimed(folder if writes else None, problem, resume, overwrite) as lock,

@@ -28,9 +28,14 @@ def build_domain(file: ProblemFile) -> Domain:
 
     Raises:
         ProblemError: there is no such file, or no sound mesh in it; the problem would not fit into memory; lengths are
-            beyond what double precision calculates with; a part is empty; sides that should be periodic do not match.
+            beyond what double precision calculates with; a part is empty; sides that should be periodic do not match;
+            single cells of the mesh cannot be refined though the file asks for it.
     """
     domain = _mesh_of(file)
+    if file.spec.mesh.adapt is not None:
+        from .refinable import require_refinable
+
+        require_refinable(file, domain)
     # Loaded where they are needed, because most solves do without them.
     if file.spec.parts:
         from .parts import with_parts

@@ -42,9 +42,7 @@ def check_refinable(domain: Domain) -> None:
         raise NotRefinableError(f"found {CELLS[domain.cell].plural}")
 
 
-def refined(
-    domain: Domain, marked: np.ndarray, moved: Callable[[np.ndarray], np.ndarray] | None = None
-) -> Domain:
+def refined(domain: Domain, marked: np.ndarray, moved: Callable[[np.ndarray], np.ndarray] | None = None) -> Domain:
     """The mesh in which every marked cell has been bisected as often as it has dimensions, which halves its width.
 
     Args:

@@ -34,10 +34,9 @@ from .stopwatch import Stopwatch
 from .troubles import Troubles
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ..output.fields import FieldData, Grid
     from ..task_problem import TaskProblem
+    from .initial_control import Start
     from .judgement import Judgement
     from .outer_problem import OuterProblem
     from .population_start import PopulationStart
@@ -52,7 +51,7 @@ class Run:
         interrupted: asked before every evaluation; true stops the run with what it has.
         tell: called with a sentence as soon as there is something to warn of.
         note: called with a sentence on every generation of a population search.
-        initial: the control to start from, see `api.solve`; None: that of the file.
+        initial: where to start, see `api.solve`; None: that of the file.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class Run:
         team: Team = ALONE,
         tell: Callable[[str], None] = lambda sentence: None,
         note: Callable[[str], None] = lambda sentence: None,
-        initial: np.ndarray | Answer | str | Path | None = None,
+        initial: np.ndarray | Answer | str | Path | Start | None = None,
     ) -> None:
         self._initial = _checked(problem, initial)
         self._watch = Stopwatch(problem.counts, problem.seconds)
@@ -324,8 +323,8 @@ class Run:
         )
 
 
-def _checked(problem: Problem | TaskProblem, initial: np.ndarray | Answer | str | Path | None) -> Tensor | None:
-    """The control to start from; None for that of the file."""
+def _checked(problem: Problem | TaskProblem, initial: np.ndarray | Answer | str | Path | Start | None) -> Start | None:
+    """The point to start from; None for that of the file."""
     if initial is None:
         return None
     from .initial_control import checked_start

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ..output.field_layout import Pictured
     from .judgement import Judgement
+    from .mesh_level import MeshLevel
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -34,6 +35,7 @@ class Solution(Answer):
         problem: the problem that was solved; with random inputs, the problem with all of them at their middle.
         judgement: with random inputs, the objective in the scenarios of the sample and in fresh ones.
         threshold: the value of the state whose exceedance is drawn.
+        levels: with `mesh.adapt`, what was found on each mesh, the rows of levels.csv; this is the solution on the last.
     """
 
     state: np.ndarray
@@ -41,6 +43,7 @@ class Solution(Answer):
     problem: PDEProblem
     judgement: Judgement | None = None
     threshold: float | None = None
+    levels: tuple[MeshLevel, ...] = ()
 
     @staticmethod
     def load(folder: str | Path) -> Answer:
