@@ -25,7 +25,7 @@ def interpolation(source: Space, target: Space) -> sp.csr_matrix:
     Where the cells around a node have different values, as for P0, the result is their mean.
     """
     reference = np.asarray(target.basis.elem.doflocs).T
-    values = _values_at(source, reference)
+    values = values_in_cells(source, reference)
     rows = np.asarray(target.basis.element_dofs)
     columns = np.asarray(source.basis.element_dofs)
     entries = np.broadcast_arrays(values.T[:, :, None], rows[:, None], columns[None])
@@ -36,7 +36,7 @@ def interpolation(source: Space, target: Space) -> sp.csr_matrix:
     return sp.csr_matrix(sp.diags_array(1.0 / meetings) @ total)
 
 
-def _values_at(source: Space, local: np.ndarray) -> np.ndarray:
+def values_in_cells(source: Space, local: np.ndarray) -> np.ndarray:
     """(functions, count) the functions of a space at points (dim, count) of reference cells."""
     functions = range(source.basis.Nbfun)
     return np.stack([np.broadcast_to(source.basis.elem.lbasis(local, i)[0], local.shape[1:]) for i in functions])
@@ -143,7 +143,7 @@ def _probes(space: Space, points: np.ndarray, cells: np.ndarray, local: np.ndarr
         raise OutsideMeshError(first, points[:, first])
     dofs = np.asarray(space.basis.element_dofs)[:, cells]
     rows = np.broadcast_to(np.arange(len(cells)), dofs.shape)
-    entries = _values_at(space, local).reshape(-1), (rows.reshape(-1), dofs.reshape(-1))
+    entries = values_in_cells(space, local).reshape(-1), (rows.reshape(-1), dofs.reshape(-1))
     return sp.csr_matrix(entries, shape=(len(cells), space.size))
 
 

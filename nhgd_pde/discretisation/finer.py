@@ -1,0 +1,154 @@
+"""The same problem on a mesh with every edge halved, and functions of the coarse mesh as functions of the fine one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse as sp
+import skfem
+
+from ..building.blueprint import Blueprint
+from ..building.domains import build_domain
+from ..building.frame import Frame
+from ..control.controls import ControlSpace
+from ..fem.mesh import Domain
+from ..fem.mesh import domain as domain_of
+from ..fem.nesting import prolongation
+from ..fem.refinement import halved
+from ..fem.seams import seam
+from ..fem.spaces import Space, space
+from ..pde_problem import PDEProblem
+from ..problem_file.loading import ProblemFile
+from ..problem_file.mesh_spec import DiskMesh
+from .recovery import surplus
+
+
+class NoEstimateError(ValueError):
+    """There is no estimate of the discretisation error for a problem; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Finer:
+    """A problem on the fine mesh, with the maps from functions on the coarse mesh.
+
+    Attributes:
+        file: the problem file.
+        coarse: the problem on the mesh of the file.
+        straight: the fine mesh with its new vertices in the middle of the old edges, whose cells lie in those of the
+            coarse mesh.
+        domain: the fine mesh; on a disk its new boundary vertices have been moved onto the circle.
+    """
+
+    file: ProblemFile
+    coarse: PDEProblem
+    straight: Domain
+    domain: Domain
+
+    @cached_property
+    def blueprint(self) -> Blueprint:
+        """The fine problem in all scenarios, whose random inputs are those of the coarse one."""
+        device = self.coarse.space.device
+        frame = Frame(self.file, self.coarse.space.domain, device)
+        finer = frame if frame.inputs is not None else None
+        return Blueprint(Frame(self.file, self.domain, device, finer=finer))
+
+    @cached_property
+    def problem(self) -> PDEProblem:
+        """The fine problem; with random inputs the nominal one."""
+        return self.blueprint.nominal
+
+    # From the coarse mesh to the fine one
+
+    @cached_property
+    def of_state(self) -> sp.csr_matrix:
+        """(N of the fine space, N of the coarse space): the state, adjoint, ... of one time as a fine function."""
+        return sp.block_diag([self._of_space(each) for each in self.coarse.space.parts], format="csr")
+
+    @cached_property
+    def state_surplus(self) -> sp.csr_matrix:
+        """(N of the fine space, N of the coarse space): recovered minus interpolated, see `recovery`."""
+        return sp.block_diag([self._surplus(each) for each in self.coarse.space.parts], format="csr")
+
+    def of_control(self, part: ControlSpace, fine: ControlSpace) -> sp.csr_matrix:
+        """(fine.columns, part.columns): one control at one time as a fine function."""
+        if part.space is None:
+            return sp.identity(part.columns, format="csr")
+        whole = self._of_space(part.space)[fine.dofs][:, part.dofs]
+        # A fine node next to the controlled part may take a share of nodes that are not controlled.
+        total = np.asarray(whole.sum(axis=1)).reshape(-1)
+        scale = np.divide(1.0, total, out=np.zeros_like(total), where=total > 0.0)
+        return sp.kron(sp.identity(part.components), sp.diags_array(scale) @ whole, format="csr")
+
+    @cached_property
+    def _spaces(self) -> dict[int, tuple[Space, sp.csr_matrix]]:
+        return {}
+
+    def _of_space(self, coarse: Space) -> sp.csr_matrix:
+        if id(coarse) not in self._spaces:
+            fine = space(self.straight, coarse.element, coarse.device)
+            self._spaces[id(coarse)] = coarse, prolongation(coarse, fine)
+        return self._spaces[id(coarse)][1]
+
+    @cached_property
+    def _surpluses(self) -> dict[int, tuple[Space, sp.csr_matrix]]:
+        return {}
+
+    def _surplus(self, coarse: Space) -> sp.csr_matrix:
+        if id(coarse) not in self._surpluses:
+            fine = space(self.straight, coarse.element, coarse.device)
+            own, finest = coarse.on_mesh, fine.on_mesh
+            found = surplus(own, prolongation(own, finest), finest.nodes, self._labels)
+            if coarse.unglued is not None:
+                spread = sp.csr_matrix((np.ones(own.size), (np.arange(own.size), coarse.numbers)))
+                found = (found @ spread)[fine.representatives]
+            self._surpluses[id(coarse)] = coarse, sp.csr_matrix(found)
+        return self._surpluses[id(coarse)][1]
+
+    @cached_property
+    def _labels(self) -> np.ndarray:
+        """(cells,) equal numbers for the coarse cells that belong to the same subdomains."""
+        domain = self.coarse.space.domain
+        member = np.zeros((len(domain.subdomains) + 1, domain.mesh.nelements), dtype=bool)
+        for row, cells in zip(member, domain.subdomains.values(), strict=False):
+            row[cells] = True
+        return np.unique(member, axis=1, return_inverse=True)[1].reshape(-1)
+
+
+def finer(file: ProblemFile, coarse: PDEProblem) -> Finer:
+    """The problem of a file on the refined mesh.
+
+    Raises:
+        NoEstimateError: the mesh has curved cells, which are not refined.
+    """
+    domain = coarse.space.domain
+    if domain.curved is not None:
+        raise NoEstimateError("the mesh has curved cells, which are not refined; take `geometry: straight`")
+    straight = _halved(domain)
+    moved = straight
+    if isinstance(file.spec.mesh, DiskMesh):
+        mesh = file.spec.mesh
+        finest = build_domain(replace(file, spec=file.spec.model_copy(
+            update={"mesh": mesh.model_copy(update={"refine": mesh.refine + 1})}
+        )))  # fmt: skip
+        moved = _with_vertices(straight, finest.mesh.p)
+    return Finer(file, coarse, straight, moved)
+
+
+def _halved(domain: Domain) -> Domain:
+    """The domain with every edge halved, with its names and its periodic sides."""
+    names = {name: each for name, each in domain.facets.items() if name != "all"}
+    mesh, facets, subdomains = halved(domain.mesh, names, domain.subdomains)
+    fine = domain_of(mesh)
+    inside = {name: facets[name] for name in domain.inside if name in facets}
+    outer = {name: facets[name] for name in domain.boundaries if name in facets}
+    found = replace(fine, boundaries={**outer, "all": fine.boundaries["all"]}, subdomains=subdomains, inside=inside)
+    pairs = [(each, each.names) for each in domain.seams]
+    return found.glued([seam(mesh, both, facets[both[0]], facets[both[1]]) for _, both in pairs]) if pairs else found
+
+
+def _with_vertices(domain: Domain, vertices: np.ndarray) -> Domain:
+    """The same mesh with its vertices in other places (dim, count)."""
+    mesh: skfem.Mesh = type(domain.mesh)(vertices, domain.mesh.t)
+    return replace(domain, mesh=mesh)

@@ -1,0 +1,46 @@
+"""Functions of a space as functions of the same kind on the mesh with every edge halved."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+import skfem
+
+from .cells import kind_of
+from .interpolation import values_in_cells
+from .spaces import Space
+
+
+def parents(mesh: skfem.Mesh) -> np.ndarray:
+    """(cells of the refined mesh,) the cell of a mesh in which each cell of `halved(mesh, ...)` lies.
+
+    scikit-fem puts the first children of all cells before the second ones, except in one dimension.
+    """
+    children = 2 ** int(mesh.dim())
+    cells = np.arange(mesh.nelements)
+    return np.repeat(cells, children) if kind_of(mesh) == "line" else np.tile(cells, children)
+
+
+def prolongation(coarse: Space, fine: Space) -> sp.csr_matrix:
+    """(fine.size, coarse.size): coefficients -> those of the same function on the refined mesh.
+
+    Args:
+        coarse: a space on a mesh of straight cells.
+        fine: the space with the same element on the mesh that `halved` makes of it.
+    """
+    # Each node takes its values from the first coarse cell in which it lies.
+    rows = np.asarray(fine.basis.element_dofs)
+    nodes, first = np.unique(rows, return_index=True)
+    cells = parents(coarse.domain.mesh)[first % rows.shape[1]]
+    points = fine.nodes[:, nodes] if fine.unglued is None else _places(fine, first)
+    local = coarse.domain.mesh.mapping().invF(points[:, :, None], tind=cells)[:, :, 0]
+    dofs = np.asarray(coarse.basis.element_dofs)[:, cells]
+    entries = values_in_cells(coarse, local)
+    where = np.broadcast_to(nodes, dofs.shape).reshape(-1), dofs.reshape(-1)
+    return sp.csr_matrix((entries.reshape(-1), where), shape=(fine.size, coarse.size))
+
+
+def _places(fine: Space, entries: np.ndarray) -> np.ndarray:
+    """(dim, count) the nodes that belong to entries of the table of the cells, on their own side of a seam."""
+    table = np.asarray(fine.on_mesh.basis.element_dofs).reshape(-1)
+    return fine.on_mesh.nodes[:, table[entries]]
