@@ -135,10 +135,10 @@ def solve(
         from .adaptive.adaptive_loop import AdaptiveLoop
         from .discretisation import estimate_error
 
-        def on_mesh(own: Problem, output: Path | None, resume: bool, initial: Any) -> Solution:
-            return _solve(own, callback, output, interrupted, roles, resume, place, False, tell, note, initial)
+        def run(own: Problem, at: Path | None, goes_on: bool, start: Any) -> Solution:
+            return _solve(own, callback, at, interrupted, roles, goes_on, place, False, tell, note, start)
 
-        loop = AdaptiveLoop(problem, on_mesh, estimate_error, note)
+        loop = AdaptiveLoop(problem, run, estimate_error, note)
         return loop.solve(folder, resume, overwrite, initial)
     return _solve(problem, callback, folder, interrupted, roles, resume, place, overwrite, tell, note, initial)
 

@@ -49,10 +49,8 @@ class FoundError(Protocol):
 Estimator = Callable[[Problem, Solution], FoundError]
 
 
-class RunOnMesh(Protocol):
-    """Solves the problem on one mesh."""
-
-    def __call__(self, problem: Problem, output: Path | None, resume: bool, initial: Any) -> Solution: ...
+# Solves a problem on one mesh: with its run folder, whether to go on with the run in it, and where to start.
+RunOnMesh = Callable[[Problem, Path | None, bool, Any], Solution]
 
 
 @dataclass(frozen=True)

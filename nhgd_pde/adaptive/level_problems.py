@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import skfem
@@ -86,8 +87,9 @@ def _on(file: ProblemFile, mesh: FileMesh | ObjectMesh) -> ProblemFile:
     return replace(file, spec=file.spec.model_copy(update={"mesh": mesh, "parts": {}}))
 
 
-def _cracks(file: ProblemFile) -> str:
-    return getattr(file.spec.mesh, "cracks", "refused")
+def _cracks(file: ProblemFile) -> Literal["refused", "allowed"]:
+    mesh = file.spec.mesh
+    return mesh.cracks if isinstance(mesh, FileMesh | ObjectMesh) else "refused"
 
 
 def _named_facets(domain: Domain) -> dict[str, np.ndarray]:

@@ -22,8 +22,8 @@ class MeshLevel:
         solves: linear systems solved.
         seconds: time of the run on this mesh, its building and the estimate included.
         status: how this run ended.
-        reference: the norm of the gradient to which `outer.rtol` is relative, that at the start of the file on the first
-            mesh; None where every mesh has its own, as the first run did not start there.
+        reference: the norm of the gradient to which `outer.rtol` is relative: that at the start of the file on the
+            first mesh. None where every mesh has its own, as the first run did not start there.
     """
 
     level: int
