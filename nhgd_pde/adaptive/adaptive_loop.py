@@ -11,6 +11,10 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
+from ..building.blueprint import Blueprint
+from ..building.round_boundary import onto_boundary
+from ..discretisation import NoEstimateError
+from ..discretisation.estimate import Posed
 from ..engine.loop import Status
 from ..fem.adaptive_refinement import NotRefinableError, refined, smallest_angle
 from ..fem.mesh import Domain
@@ -18,7 +22,7 @@ from ..output.names import CHECKPOINT, EARLIER_CHECKPOINT
 from ..problem import Problem
 from ..problem_file.errors import ProblemError
 from ..problem_file.loading import ProblemFile
-from ..problem_file.mesh_spec import AdaptSpec, DiskMesh
+from ..problem_file.mesh_spec import AdaptSpec
 from ..run.mesh_level import MeshLevel
 from ..run.recall import recalled
 from ..run.solution import Solution
@@ -46,7 +50,7 @@ class FoundError(Protocol):
     def indicator(self) -> np.ndarray: ...
 
 
-Estimator = Callable[[Problem, Solution], FoundError]
+Estimator = Callable[[Posed, Solution], FoundError]
 
 
 # Solves a problem on one mesh: with its run folder, whether to go on with the run in it, and where to start.
@@ -104,13 +108,13 @@ class AdaptiveLoop:
             self._tell(files, f"mesh {len(levels) + 1}: {domain.mesh.nelements:,} cells; {problem}")
             start = self._start(files, levels, solution, problem, initial)
             solution = self._run(files, len(levels) + 1, problem, start)
-            found = self.estimate(problem, solution) if solution.status == "converged" else None
+            found = self._estimated(problem, solution)
             seconds = time.perf_counter() - begin
             levels.append(_record(levels, problem, solution, found, seconds, initial is None))
             if files is not None:
                 files.write_table(levels)
             self._tell(files, _sentence(levels[-1], self._adapt))
-            finer = _End(solution.status, "") if found is None else self._finer(domain, levels, found.indicator)
+            finer = found if isinstance(found, _End) else self._finer(domain, levels, found.indicator)
             if isinstance(finer, _End):
                 return self._ended(solution, levels, files, finer)
             domain = finer
@@ -158,6 +162,20 @@ class AdaptiveLoop:
         goes_on = folder is not None and any((folder / name).exists() for name in (CHECKPOINT, EARLIER_CHECKPOINT))
         return self.run(problem, folder, goes_on, None if goes_on else start)
 
+    def _estimated(self, problem: Problem, solution: Solution) -> FoundError | _End:
+        """The estimate of the error of a solution, or why there is none."""
+        if solution.status != "converged":
+            return _End(solution.status, "the mesh is not refined, as the run on it has not converged")
+        mesh = self.problem.file.spec.mesh
+        file = problem.file
+        if onto_boundary(mesh) is not None:
+            # The boundary of the domain is a circle, which the mesh of the level alone does not tell.
+            file = replace(file, spec=file.spec.model_copy(update={"mesh": mesh}))
+        try:
+            return self.estimate(_Posed(file, problem.scenarios), solution)
+        except NoEstimateError as error:
+            return _End("stopped", f"the error cannot be estimated: {error}")
+
     def _finer(self, domain: Domain, levels: Sequence[MeshLevel], indicator: np.ndarray) -> Domain | _End:
         """The next mesh, or why there is none."""
         adapt = self._adapt
@@ -172,25 +190,13 @@ class AdaptiveLoop:
         if not len(marked):
             return _End("stopped", "refinement brings nothing: no cell has a part in the error")
         try:
-            finer = refined(domain, marked, self._onto_boundary())
+            finer = refined(domain, marked, onto_boundary(self.problem.file.spec.mesh))
         except NotRefinableError as error:
             return _End("stopped", f"the mesh cannot be refined: {error}")
         if finer.mesh.nelements > adapt.cells:
             count = f"{finer.mesh.nelements:,} cells"
             return _End("stopped", f"the next mesh would have {count}, more than mesh.adapt.cells = {adapt.cells:,}")
         return finer
-
-    def _onto_boundary(self) -> Callable[[np.ndarray], np.ndarray] | None:
-        """Moves points near the boundary of a disk onto it; None for other meshes."""
-        spec = self.problem.file.spec.mesh
-        if not isinstance(spec, DiskMesh):
-            return None
-        centre = np.array(spec.origin, dtype=float)[:, None]
-
-        def moved(x: np.ndarray) -> np.ndarray:
-            return centre + spec.size * (x - centre) / np.linalg.norm(x - centre, axis=0)
-
-        return moved
 
     def _ended(self, solution: Solution, levels: list[MeshLevel], files: LevelFiles | None, end: _End) -> Solution:
         """The solution of the run: that on the last mesh, with what is known of all meshes."""
@@ -205,6 +211,14 @@ class AdaptiveLoop:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class _Posed:
+    """What an estimate has to know of a problem."""
+
+    file: ProblemFile
+    scenarios: Blueprint | None
+
+
 @dataclass(frozen=True)
 class _End:
     """Why there is no further mesh."""
@@ -217,12 +231,12 @@ def _record(
     levels: Sequence[MeshLevel],
     problem: Problem,
     solution: Solution,
-    found: FoundError | None,
+    found: FoundError | _End,
     seconds: float,
     from_file: bool,
 ) -> MeshLevel:
     """The record of a mesh after those of the meshes before; `from_file`: the first run started where the file says."""
-    value = None if found is None else float(found.value)
+    value = None if isinstance(found, _End) else float(found.value)
     size = abs(solution.objective)
     relative = None if value is None else abs(value) / size if size else 0.0 if value == 0.0 else math.inf
     first = levels[0].reference if levels else solution.stats["gradient_norm_initial"] if from_file else None
@@ -247,7 +261,7 @@ def _record(
 def _sentence(level: MeshLevel, adapt: AdaptSpec) -> str:
     """What is known of the error on a mesh."""
     if level.estimated_error is None:
-        return f"mesh {level.level} of {level.cells:,} cells is not refined, as its run has not converged"
+        return f"mesh {level.level} of {level.cells:,} cells"
     return (
         f"mesh {level.level} of {level.cells:,} cells: estimated error of the objective {level.estimated_error:.1e}, "
         f"{level.relative_error:.1e} of it (goal {adapt.tolerance:.0e})"

@@ -88,6 +88,7 @@ def _adapted(spec: Any) -> Complaints:
         (spec.parameters, "parameters", "no random inputs: the error is not estimated in every scenario"),
         (spec.state is not None, "state", "no network: the error of its training is not that of a mesh"),
         (spec.method in SEARCHES, "method", "a method that starts from one control, such as nhgd"),
+        (spec.bounds_state, "constraints", "no bounds of the state: their error is not estimated"),
     )
     for wrong, key, expected in reasons:
         if wrong:
@@ -101,6 +102,6 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[[Any], Complaints]], ...] = (
     (("parameters.*", "scenarios.*", "risk.*"), _weights_of_risk),
     (("element", "pde.kind"), _stable_elements),
     (("method", "parameters.*", "state.*", "constraints.*", "control.*"), _searched),
-    (("mesh.*", "time", "parameters.*", "state", "method"), _adapted),
+    (("mesh.*", "time", "parameters.*", "state", "method", "constraints.*"), _adapted),
 )
 """The keys that a check looks at, with `.*` if also at what is in them, and the check."""

@@ -35,7 +35,7 @@ class Solution(Answer):
         problem: the problem that was solved; with random inputs, the problem with all of them at their middle.
         judgement: with random inputs, the objective in the scenarios of the sample and in fresh ones.
         threshold: the value of the state whose exceedance is drawn.
-        levels: with `mesh.adapt`, what was found on each mesh, the rows of levels.csv. The solution is that on the last.
+        levels: with `mesh.adapt`, what was found on each mesh, the rows of levels.csv; the solution is on the last.
     """
 
     state: np.ndarray
