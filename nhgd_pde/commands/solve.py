@@ -168,6 +168,7 @@ def _run(
 
     from ..api import solve
     from ..engine.roles.failures import RoleError
+    from ..output.level_table import level_lines
     from ..output.progress import Mode, Progress, numbers_line
     from ..run.signals import stop_requested
     from ..run.troubles import ResultsLostError
@@ -194,7 +195,8 @@ def _run(
         where = f"{folder}: {solution.where(problem.file.spec.output.every > 0, drawn)}"
         warnings = "".join(f"warning: {text}\n" for text in solution.stats["warnings"])
         numbers = numbers_line(solution.stats.get("controls", {}))
-        progress.finish(f"{warnings}{solution.status}: {solution.message}\n{numbers}{where}")
+        levels = level_lines(solution.stats.get("levels", ()))
+        progress.finish(f"{levels}{warnings}{solution.status}: {solution.message}\n{numbers}{where}")
     return solution.complete
 
 

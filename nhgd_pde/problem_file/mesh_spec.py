@@ -36,6 +36,12 @@ class AdaptSpec(Section):
     )
     fraction: Annotated[float, Number(above=0, below=1)] = Field(default=0.5, description="The share in `marking`.")
 
+    def __str__(self) -> str:
+        return (
+            f"adapt: the mesh is refined until the estimated error of the objective is below {self.tolerance:.0e} of "
+            f"it, with at most {self.cells:,} cells"
+        )
+
 
 Adaptation = Annotated[
     AdaptSpec | None,
