@@ -17,6 +17,8 @@ from nhgd_pde.fem import mesh_file
 from nhgd_pde.fem.adaptive_refinement import NotRefinableError, refined, smallest_angle
 from nhgd_pde.fem.interpolation import locate
 from nhgd_pde.fem.mesh import Domain
+from nhgd_pde.fem.nesting import parents
+from nhgd_pde.fem.refinement import halved
 from nhgd_pde.fem.seams import seam
 
 MESHES = Path(__file__).parents[1] / "meshes"
@@ -96,9 +98,19 @@ def test_names_keep_their_parts_and_no_node_hangs(name: str, tmp_path: Path) -> 
         assert all(after[key] == pytest.approx(before[key], rel=1e-12) for key in before)
         assert finer.inside.keys() == domain.inside.keys()
         # Marked cells have become as many cells as halves of their width make.
-        parents, _, inside = locate(domain.mesh.p, domain.mesh.t, finer.mesh.p[:, finer.mesh.t].mean(axis=1))
-        assert inside.all() and np.bincount(parents)[marked].min() >= 2**domain.dim
+        cells, _, inside = locate(domain.mesh.p, domain.mesh.t, finer.mesh.p[:, finer.mesh.t].mean(axis=1))
+        assert inside.all() and np.bincount(cells)[marked].min() >= 2**domain.dim
         domain = finer
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_the_cells_of_a_uniform_refinement_know_their_parents(name: str, tmp_path: Path) -> None:
+    domain = DOMAINS[name](tmp_path)
+    for _ in range(2):
+        fine, _, _ = halved(domain.mesh, {}, {})
+        cells, _, inside = locate(domain.mesh.p, domain.mesh.t, fine.p[:, fine.t].mean(axis=1))
+        assert inside.all() and np.array_equal(parents(domain.mesh), cells)
+        domain = refined(domain, near_a_point(domain))
 
 
 @pytest.mark.parametrize("name", ["rectangle", "l_shape", "plate", "discs", "box"])
