@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 import nhgd_pde as nhgd
+from nhgd_pde.adaptive.level_problems import on_mesh
 from nhgd_pde.cli import main
 from nhgd_pde.fem.adaptive_refinement import smallest_angle
 from nhgd_pde.output.names import LEVEL_MESH, LEVEL_TABLE, LEVELS, PROBLEM, SUMMARY
@@ -22,8 +23,7 @@ CORNER: dict[str, Any] = {
     "mesh": {"kind": "l_shape", "refine": 1, "adapt": {"tolerance": 0.03}},
     "parts": {"core": {"cells": "x < 0 and y > 0"}, "upper": {"boundary": "y > 1 - 1e-9"}},
     "pde": {
-        "kind": "semilinear",
-        "nonlinearity": "u**3",
+        "kind": "poisson",
         "source": {"core": "2", "default": "1"},
         "boundary": {"all": {"dirichlet": 0}, "upper": {"neumann": "1"}},
     },
@@ -32,6 +32,7 @@ CORNER: dict[str, Any] = {
         {"kind": "tracking", "target": "1", "on": "core"},
         {"kind": "regularisation", "norm": "l2", "weight": 1.0e-3},
     ],
+    "outer": {"rtol": 1e-6},
     "output": {"every": 0, "checkpoint": 1},
 }
 
@@ -64,9 +65,9 @@ def test_the_error_falls_below_the_tolerance(whole: tuple[nhgd.Solution, Path]) 
     assert len(errors) > 2 and errors[-1] <= 0.03 < min(errors[:-1])
     assert "goal 3e-02" in solution.message and solution.status == "converged"
     # It is the distance to the objective on much finer meshes, up to the digits of an estimate.
-    finer = nhgd.solve(nhgd.load(CORNER, {"mesh.adapt.tolerance": 1e-3}))
+    finer = nhgd.solve(nhgd.load(CORNER, {"mesh.adapt.tolerance": 3e-3}))
     for each in solution.levels:
-        assert each.estimated_error == pytest.approx(finer.objective - each.objective, rel=0.5)
+        assert each.estimated_error == pytest.approx(finer.objective - each.objective, rel=0.6)
     angles = [each.smallest_angle for each in finer.levels]
     assert min(angles) == pytest.approx(45.0) and smallest_angle(finer.problem.space.domain) == angles[-1]
     rows = read_history(folder / LEVEL_TABLE)
@@ -93,9 +94,19 @@ def test_every_mesh_has_a_run_that_can_be_made_alone(whole: tuple[nhgd.Solution,
     cold = nhgd.solve(alone)
     assert cold.objective == pytest.approx(solution.objective, rel=1e-9)
     # The run on the last mesh started at the solution on the mesh before.
-    assert solution.levels[-1].solves < 0.8 * cold.stats["solves"]["solves"]
+    assert solution.levels[-1].iterations <= cold.stats["outer_iterations"]
     first = solution.history[0]["objective"] - solution.objective
-    assert first < 0.1 * (cold.history[0]["objective"] - cold.objective)
+    assert first < 0.01 * (cold.history[0]["objective"] - cold.objective)
+
+
+def test_states_and_controls_of_the_mesh_before_save_solves() -> None:
+    equation = {"kind": "semilinear", "nonlinearity": "u**3", "source": "20", "boundary": {"all": {"dirichlet": 0}}}
+    problem = corner(pde=equation, parts={}, **{"objective.0.on": None, "outer.rtol": 1e-4})
+    solution = nhgd.solve(problem)
+    cold = nhgd.solve(nhgd.Problem.of_file(on_mesh(problem.file, solution.problem.space.domain)))
+    assert cold.objective == pytest.approx(solution.objective, rel=1e-6)
+    assert solution.levels[-1].solves <= 0.8 * cold.stats["solves"]["solves"]
+    assert solution.history[0]["inner_steps"] < cold.history[0]["inner_steps"]
 
 
 def test_the_folder_is_that_of_any_run(whole: tuple[nhgd.Solution, Path]) -> None:
@@ -159,7 +170,7 @@ def test_an_interrupted_run_can_be_resumed(whole: tuple[nhgd.Solution, Path], tm
 
     def enough(row: Any) -> bool:
         rows.append(row)
-        return len(rows) >= 9
+        return len(rows) >= 13
 
     solution = nhgd.solve(corner(), enough, tmp_path / "run")
     assert solution.status == "interrupted" and 1 < len(solution.levels) < len(whole[0].levels)
@@ -177,7 +188,7 @@ def test_a_smaller_tolerance_goes_on_with_the_meshes_there_are(tmp_path: Path) -
     plain = nhgd.load({**CORNER, "mesh": {"kind": "l_shape", "refine": 1}})
     nhgd.solve(plain, output=tmp_path / "run")
     assert not (tmp_path / "run" / LEVELS).exists() and not (tmp_path / "run" / LEVEL_TABLE).exists()
-    with pytest.raises(OutputError, match="mesh.adapt|expected"):
+    with pytest.raises(OutputError, match="holds no checkpoint|another problem"):
         nhgd.solve(corner(), output=tmp_path / "run", resume=True)
 
 
@@ -201,7 +212,7 @@ def test_maximum_marks_too() -> None:
 @pytest.mark.parametrize("element", ["P1", "P2"])
 @pytest.mark.parametrize("kind", ["interval", "disk", "box", "file"])
 def test_every_mesh_of_simplices_is_refined(kind: str, element: str, tmp_path: Path) -> None:
-    cells = {"interval": 20, "disk": 100, "box": 300, "file": 5000}[kind]
+    cells = {"interval": 20, "disk": 100, "box": 400, "file": 4000}[kind]
     first = {"interval": {"cells": 4}, "disk": {"refine": 1}, "box": {"cells": [2, 2, 2]}, "file": {}}[kind]
     mesh = {"kind": kind, **first} if first else {"file": str(MESHES / "plate.msh")}
     problem = nhgd.load(

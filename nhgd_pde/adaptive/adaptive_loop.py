@@ -30,6 +30,9 @@ from .level_files import LevelFiles, opened
 from .level_problems import in_folder, level_folder, on_mesh, start_from, write_level
 from .marking import MARKINGS
 
+# An estimate is a sum of contributions of both signs. It is believed where their sizes add up to at most this times the
+# tolerance; on coarse meshes a sum may be small by chance.
+_MOST_CANCELLED = 10.0
 # The run ends where this many meshes in a row have not lowered the estimated error: it is made of rounding, or of what
 # a finer mesh does not change.
 _MOST_IN_VAIN = 3
@@ -180,12 +183,15 @@ class AdaptiveLoop:
         """The next mesh, or why there is none."""
         adapt = self._adapt
         errors = [math.inf if each.relative_error is None else each.relative_error for each in levels]
-        if errors[-1] <= adapt.tolerance:
+        sizes = [math.inf if each.contributions is None else each.contributions for each in levels]
+        enough = adapt.tolerance * abs(levels[-1].objective)
+        if errors[-1] <= adapt.tolerance and sizes[-1] <= _MOST_CANCELLED * enough:
             return _End("converged", "")
         if not (math.isfinite(errors[-1]) and np.isfinite(indicator).all()):
             return _End("stopped", "the error could not be estimated: the estimate is not finite")
-        if len(errors) > _MOST_IN_VAIN and min(errors[-_MOST_IN_VAIN:]) >= errors[-_MOST_IN_VAIN - 1]:
-            return _End("stopped", f"refinement brings nothing: {_MOST_IN_VAIN} meshes have not lowered the error")
+        if len(sizes) > _MOST_IN_VAIN and min(sizes[-_MOST_IN_VAIN:]) >= sizes[-_MOST_IN_VAIN - 1]:
+            sentence = f"{_MOST_IN_VAIN} meshes have not lowered the sum of the contributions of their cells"
+            return _End("stopped", f"refinement brings nothing: {sentence}")
         marked = MARKINGS[adapt.marking](indicator, adapt.fraction)
         if not len(marked):
             return _End("stopped", "refinement brings nothing: no cell has a part in the error")
@@ -249,6 +255,7 @@ def _record(
         smallest_angle=smallest_angle(domain),
         objective=solution.objective,
         estimated_error=value,
+        contributions=None if isinstance(found, _End) else float(found.indicator.sum()),
         relative_error=relative,
         iterations=int(solution.stats["outer_iterations"]),
         solves=int(solution.stats["solves"]["solves"]),
@@ -260,9 +267,12 @@ def _record(
 
 def _sentence(level: MeshLevel, adapt: AdaptSpec) -> str:
     """What is known of the error on a mesh."""
-    if level.estimated_error is None:
+    value = level.estimated_error
+    if value is None or level.contributions is None:
         return f"mesh {level.level} of {level.cells:,} cells"
+    cancelled = level.contributions > _MOST_CANCELLED * max(adapt.tolerance * abs(level.objective), abs(value))
     return (
-        f"mesh {level.level} of {level.cells:,} cells: estimated error of the objective {level.estimated_error:.1e}, "
+        f"mesh {level.level} of {level.cells:,} cells: estimated error of the objective {value:.1e}, "
         f"{level.relative_error:.1e} of it (goal {adapt.tolerance:.0e})"
+        f"{', whose contributions cancel by chance' if cancelled else ''}"
     )

@@ -17,6 +17,7 @@ class MeshLevel:
         objective: the objective found on this mesh.
         estimated_error: estimate of the objective of the continuous problem minus `objective`; None where the run did
             not get to it.
+        contributions: the sum of the sizes of what the cells contribute to it, with both signs; None as above.
         relative_error: its size relative to that of the objective.
         iterations: outer iterations.
         solves: linear systems solved.
@@ -33,6 +34,7 @@ class MeshLevel:
     smallest_angle: float
     objective: float
     estimated_error: float | None
+    contributions: float | None
     relative_error: float | None
     iterations: int
     solves: int
