@@ -131,21 +131,25 @@ def solve(
         raise OutputError("resume: expected the folder of the run to go on with, found none")
     folder = Path(output) if output is not None else None
     check_roles(problem, roles)
-    if _adapts(problem):
-        from .adaptive.adaptive_loop import AdaptiveLoop
-        from .discretisation import estimate_error
 
-        def run(own: Problem, at: Path | None, goes_on: bool, start: Any) -> Solution:
-            return _solve(own, callback, at, interrupted, roles, goes_on, place, False, tell, note, start)
+    def run(own: Problem, at: Path | None, goes_on: bool, replaces: bool, start: Any) -> Solution:
+        return _solve(own, callback, at, interrupted, roles, goes_on, place, replaces, tell, note, start)
 
-        loop = AdaptiveLoop(problem, run, estimate_error, note)
-        return loop.solve(folder, resume, overwrite, initial)
-    return _solve(problem, callback, folder, interrupted, roles, resume, place, overwrite, tell, note, initial)
+    how: Any = _adaptively(problem, run, note) if _adapts(problem) else partial(run, problem)
+    return cast(Solution, how(folder, resume, overwrite, initial))
 
 
 def _adapts(problem: Problem) -> bool:
     """Whether the mesh is refined where the error is; tasks have no mesh."""
     return isinstance(problem, Problem) and problem.file.spec.mesh.adapt is not None
+
+
+def _adaptively(problem: Problem, run: Callable[..., Solution], note: Callable[[str], None]) -> Callable[..., Solution]:
+    """Solves a problem on adaptive meshes, on each of them by `run`."""
+    from .adaptive.adaptive_loop import AdaptiveLoop
+    from .discretisation import estimate_error
+
+    return AdaptiveLoop(problem, run, estimate_error, note).solve
 
 
 def _solve(

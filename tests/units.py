@@ -149,7 +149,7 @@ _POWERS: dict[str, dict[str, int]] = {
     "navier_stokes": {"viscosity": 2, "source": 1, "state": 1, "control": 1},
 }
 _ONE = {"conductivity", "young", "viscosity"}
-_DIMENSIONS = {"interval": 1, "rectangle": 2, "box": 3}
+_DIMENSIONS = {"interval": 1, "rectangle": 2, "l_shape": 2, "box": 3}
 
 
 def lengths_times(path: Path, length: float, folder: Path) -> tuple[dict[str, Any], float, float] | None:
@@ -204,7 +204,7 @@ def lengths_times(path: Path, length: float, folder: Path) -> tuple[dict[str, An
 
 
 def _longer_mesh(mesh: dict[str, Any], dim: int, length: float) -> dict[str, Any]:
-    size = mesh.get("size", 1 if dim == 1 else [1] * dim)
+    size = mesh.get("size", 1 if dim == 1 or mesh["kind"] == "l_shape" else [1] * dim)
     return {
         **mesh,
         "size": times(size, length),

@@ -23,7 +23,7 @@ from ..problem import Problem
 from ..problem_file.errors import ProblemError
 from ..problem_file.loading import ProblemFile
 from ..problem_file.mesh_spec import AdaptSpec
-from ..run.mesh_level import MeshLevel
+from ..run.mesh_record import MeshRecord
 from ..run.recall import recalled
 from ..run.solution import Solution
 from .level_files import LevelFiles, opened
@@ -56,8 +56,9 @@ class FoundError(Protocol):
 Estimator = Callable[[Posed, Solution], FoundError]
 
 
-# Solves a problem on one mesh: with its run folder, whether to go on with the run in it, and where to start.
-RunOnMesh = Callable[[Problem, Path | None, bool, Any], Solution]
+# Solves a problem on one mesh: with its run folder, whether to go on with the run in it, whether that may be a run of
+# another problem, and where to start.
+RunOnMesh = Callable[[Problem, Path | None, bool, bool, Any], Solution]
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ class AdaptiveLoop:
     def _start(
         self,
         files: LevelFiles | None,
-        levels: Sequence[MeshLevel],
+        levels: Sequence[MeshRecord],
         before: Solution | None,
         problem: Problem,
         initial: Any,
@@ -163,7 +164,7 @@ class AdaptiveLoop:
         """Solves the problem on a mesh; an earlier run on it goes on."""
         folder = None if files is None else level_folder(files.path, level)
         goes_on = folder is not None and any((folder / name).exists() for name in (CHECKPOINT, EARLIER_CHECKPOINT))
-        return self.run(problem, folder, goes_on, None if goes_on else start)
+        return self.run(problem, folder, goes_on, False, None if goes_on else start)
 
     def _estimated(self, problem: Problem, solution: Solution) -> FoundError | _End:
         """The estimate of the error of a solution, or why there is none."""
@@ -179,7 +180,7 @@ class AdaptiveLoop:
         except NoEstimateError as error:
             return _End("stopped", f"the error cannot be estimated: {error}")
 
-    def _finer(self, domain: Domain, levels: Sequence[MeshLevel], indicator: np.ndarray) -> Domain | _End:
+    def _finer(self, domain: Domain, levels: Sequence[MeshRecord], indicator: np.ndarray) -> Domain | _End:
         """The next mesh, or why there is none."""
         adapt = self._adapt
         errors = [math.inf if each.relative_error is None else each.relative_error for each in levels]
@@ -204,7 +205,7 @@ class AdaptiveLoop:
             return _End("stopped", f"the next mesh would have {count}, more than mesh.adapt.cells = {adapt.cells:,}")
         return finer
 
-    def _ended(self, solution: Solution, levels: list[MeshLevel], files: LevelFiles | None, end: _End) -> Solution:
+    def _ended(self, solution: Solution, levels: list[MeshRecord], files: LevelFiles | None, end: _End) -> Solution:
         """The solution of the run: that on the last mesh, with what is known of all meshes."""
         parts = [solution.message, _sentence(levels[-1], self._adapt), end.sentence]
         message = "; ".join(part for part in parts if part)
@@ -234,20 +235,20 @@ class _End:
 
 
 def _record(
-    levels: Sequence[MeshLevel],
+    levels: Sequence[MeshRecord],
     problem: Problem,
     solution: Solution,
     found: FoundError | _End,
     seconds: float,
     from_file: bool,
-) -> MeshLevel:
+) -> MeshRecord:
     """The record of a mesh after those of the meshes before; `from_file`: the first run started where the file says."""
     value = None if isinstance(found, _End) else float(found.value)
     size = abs(solution.objective)
     relative = None if value is None else abs(value) / size if size else 0.0 if value == 0.0 else math.inf
     first = levels[0].reference if levels else solution.stats["gradient_norm_initial"] if from_file else None
     domain = problem.pde.space.domain
-    return MeshLevel(
+    return MeshRecord(
         level=len(levels) + 1,
         cells=int(domain.mesh.nelements),
         unknowns=problem.inner_shape[1],
@@ -265,7 +266,7 @@ def _record(
     )
 
 
-def _sentence(level: MeshLevel, adapt: AdaptSpec) -> str:
+def _sentence(level: MeshRecord, adapt: AdaptSpec) -> str:
     """What is known of the error on a mesh."""
     value = level.estimated_error
     if value is None or level.contributions is None:

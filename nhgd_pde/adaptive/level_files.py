@@ -19,7 +19,7 @@ from ..problem import Problem
 from ..problem_file.loading import read_dump
 from ..run.checkpoint import FREE
 from ..run.fingerprint import differences, within
-from ..run.mesh_level import MeshLevel
+from ..run.mesh_record import MeshRecord
 from ..run.solution import Solution
 
 # The keys whose values may differ between an adaptive run and its continuation.
@@ -37,7 +37,7 @@ class LevelFiles:
     def __init__(self, folder: RunFolder, begun: int) -> None:
         self._folder, self.path, self.begun = folder, folder.path, begun
 
-    def before(self) -> list[MeshLevel]:
+    def before(self) -> list[MeshRecord]:
         """The records of the meshes on which the earlier run has ended, without the last mesh.
 
         Raises:
@@ -45,21 +45,21 @@ class LevelFiles:
         """
         if self.begun < 2:
             return []
-        names = [each.name for each in fields(MeshLevel)]
+        names = [each.name for each in fields(MeshRecord)]
         rows: Any = read_history(self.path / LEVEL_TABLE)[: self.begun - 1]
         if len(rows) < self.begun - 1 or any(list(row) != names for row in rows):
             raise OutputError(f"{self.path / LEVEL_TABLE}: expected {self.begun - 1} rows with {', '.join(names)}")
-        return [MeshLevel(**row) for row in rows]
+        return [MeshRecord(**row) for row in rows]
 
     def log(self, sentence: str) -> None:
         """Adds a sentence to run.log."""
         self._folder.log(sentence)
 
-    def write_table(self, levels: Sequence[MeshLevel]) -> None:
+    def write_table(self, levels: Sequence[MeshRecord]) -> None:
         """Writes levels.csv."""
         self._folder.check()
         text = io.StringIO(newline="")
-        table = csv.DictWriter(text, [each.name for each in fields(MeshLevel)], lineterminator="\n")
+        table = csv.DictWriter(text, [each.name for each in fields(MeshRecord)], lineterminator="\n")
         table.writeheader()
         table.writerows(map(asdict, levels))
         write_atomically(self.path / LEVEL_TABLE, text.getvalue())

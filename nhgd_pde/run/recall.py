@@ -14,7 +14,7 @@ from ..output.run_folder import OutputError, read_ended
 from ..problem import Problem
 from ..problem_file.loading import read_problem
 from .answer import Answer
-from .mesh_level import MeshLevel
+from .mesh_record import MeshRecord
 from .running import Run
 from .solution import Solution
 
@@ -52,6 +52,6 @@ def _of_last_mesh(path: Path, text: str, summary: Mapping[str, Any]) -> Solution
     if not folders:
         raise OutputError(f"{path}: expected the run folders of its meshes in {path / LEVELS}, found none")
     answer = cast(Solution, recalled(folders[-1]))
-    levels = tuple(MeshLevel(**each) for each in summary["levels"])
+    levels = tuple(MeshRecord(**each) for each in summary["levels"])
     own = {"status": summary["status"], "message": summary["message"], "stats": summary, "problem_yaml": text}
     return replace(answer, levels=levels, **own)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..output.field_layout import Pictured
     from .judgement import Judgement
-    from .mesh_level import MeshLevel
+    from .mesh_record import MeshRecord
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -43,7 +43,7 @@ class Solution(Answer):
     problem: PDEProblem
     judgement: Judgement | None = None
     threshold: float | None = None
-    levels: tuple[MeshLevel, ...] = ()
+    levels: tuple[MeshRecord, ...] = ()
 
     @staticmethod
     def load(folder: str | Path) -> Answer:

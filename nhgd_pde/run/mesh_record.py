@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class MeshLevel:
+class MeshRecord:
     """What was found on one mesh of an adaptive run, a row of levels.csv.
 
     Attributes:
