@@ -132,8 +132,11 @@ def solve(
     folder = Path(output) if output is not None else None
     check_roles(problem, roles)
 
-    def run(own: Problem, at: Path | None, goes_on: bool, replaces: bool, start: Any) -> Solution:
-        return _solve(own, callback, at, interrupted, roles, goes_on, place, replaces, tell, note, start)
+    def run(
+        own: Problem, at: Path | None, goes_on: bool, replaces: bool, start: Any, expected: float = 0.0
+    ) -> Solution:
+        watching = callback, interrupted, tell, note
+        return _solve(own, watching, at, roles, goes_on, place, replaces, start, expected)
 
     how: Any = _adaptively(problem, run, note) if _adapts(problem) else partial(run, problem)
     return cast(Solution, how(folder, resume, overwrite, initial))
@@ -154,25 +157,29 @@ def _adaptively(problem: Problem, run: Callable[..., Solution], note: Callable[[
 
 def _solve(
     problem: Problem,
-    callback: Callable[[Row], object] | None,
+    watching: tuple[Any, ...],
     folder: Path | None,
-    interrupted: Callable[[], bool],
     roles: int,
     resume: bool,
     place: ProcessPlace | None,
     overwrite: bool,
-    tell: Callable[[str], None],
-    note: Callable[[str], None],
     initial: np.ndarray | Answer | str | Path | Start | None,
+    expected: float,
 ) -> Solution:
-    """Solves a problem on its own mesh; see `solve`."""
+    """Solves a problem on its own mesh; see `solve`.
+
+    Args:
+        watching: callback, interrupted, tell and note.
+        expected: the error that the mesh leaves in the objective, if it is known roughly.
+    """
+    callback, interrupted, tell, note = watching
     writes = place is None or place.rank == 0
     with (
         _claimed(folder if writes else None, problem, resume, overwrite) as lock,
         sharing(problem, roles, place, folder) as shared,
         at_most_threads(shared.threads),
     ):
-        run = Run(problem, shared.oracle, callback, interrupted, shared.team, tell, note, initial)
+        run = Run(problem, shared.oracle, callback, interrupted, shared.team, tell, note, initial, expected)
         return cast(Solution, run.solve(folder, resume, lock))
 
 

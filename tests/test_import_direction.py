@@ -65,7 +65,7 @@ ALLOWED["run"] = {
     "tasks",
     "uncertainty",
 }
-ALLOWED["discretisation"] = {"building", "control", "fem", "linalg", "pde_problem", "problem_file"}
+ALLOWED["discretisation"] = {"building", "control", "fem", "linalg", "pde", "pde_problem", "problem_file"}
 ALLOWED["run"] |= {"discretisation"}
 ALLOWED["reports"] = {"output", "problem_file"}
 for part in ("problem", "task_problem"):

@@ -14,7 +14,7 @@ import numpy as np
 from ..building.blueprint import Blueprint
 from ..building.round_boundary import onto_boundary
 from ..discretisation import NoEstimateError
-from ..discretisation.estimate import Posed
+from ..discretisation.error_estimate import Posed
 from ..engine.loop import Status
 from ..fem.adaptive_refinement import NotRefinableError, refined, smallest_angle
 from ..fem.mesh import Domain
@@ -33,6 +33,8 @@ from .marking import MARKINGS
 # An estimate is a sum of contributions of both signs. It is believed where their sizes add up to at most this times the
 # tolerance; on coarse meshes a sum may be small by chance.
 _MOST_CANCELLED = 10.0
+# About the factor by which a mesh lowers the error, for the first goal of the run on it.
+_FALL = 0.5
 # The run ends where this many meshes in a row have not lowered the estimated error: it is made of rounding, or of what
 # a finer mesh does not change.
 _MOST_IN_VAIN = 3
@@ -57,8 +59,8 @@ Estimator = Callable[[Posed, Solution], FoundError]
 
 
 # Solves a problem on one mesh: with its run folder, whether to go on with the run in it, whether that may be a run of
-# another problem, and where to start.
-RunOnMesh = Callable[[Problem, Path | None, bool, bool, Any], Solution]
+# another problem, where to start, and the error that the mesh is expected to leave in the objective.
+RunOnMesh = Callable[[Problem, Path | None, bool, bool, Any, float], Solution]
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class AdaptiveLoop:
             domain = problem.pde.space.domain
             self._tell(files, f"mesh {len(levels) + 1}: {domain.mesh.nelements:,} cells; {problem}")
             start = self._start(files, levels, solution, problem, initial)
-            solution = self._run(files, len(levels) + 1, problem, start)
+            solution = self._run(files, levels, problem, start)
             found = self._estimated(problem, solution)
             seconds = time.perf_counter() - begin
             levels.append(_record(levels, problem, solution, found, seconds, initial is None))
@@ -160,11 +162,13 @@ class AdaptiveLoop:
             before = cast(Solution, recalled(level_folder(files.path, len(levels))))
         return start_from(before, problem.pde, levels[0].reference or 0.0)
 
-    def _run(self, files: LevelFiles | None, level: int, problem: Problem, start: Any) -> Solution:
-        """Solves the problem on a mesh; an earlier run on it goes on."""
-        folder = None if files is None else level_folder(files.path, level)
+    def _run(self, files: LevelFiles | None, levels: Sequence[MeshRecord], problem: Problem, start: Any) -> Solution:
+        """Solves the problem on the next mesh; an earlier run on it goes on."""
+        folder = None if files is None else level_folder(files.path, len(levels) + 1)
+        before = levels[-1].estimated_error if levels else None
+        expected = 0.0 if before is None else _FALL * abs(before)
         goes_on = folder is not None and any((folder / name).exists() for name in (CHECKPOINT, EARLIER_CHECKPOINT))
-        return self.run(problem, folder, goes_on, False, None if goes_on else start)
+        return self.run(problem, folder, goes_on, False, None if goes_on else start, expected)
 
     def _estimated(self, problem: Problem, solution: Solution) -> FoundError | _End:
         """The estimate of the error of a solution, or why there is none."""
@@ -172,6 +176,8 @@ class AdaptiveLoop:
             return _End(solution.status, "the mesh is not refined, as the run on it has not converged")
         mesh = self.problem.file.spec.mesh
         file = problem.file
+        if onto_boundary(mesh) is None and solution.estimate is not None:
+            return solution.estimate
         if onto_boundary(mesh) is not None:
             # The boundary of the domain is a circle, which the mesh of the level alone does not tell.
             file = replace(file, spec=file.spec.model_copy(update={"mesh": mesh}))

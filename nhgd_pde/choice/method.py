@@ -78,7 +78,8 @@ def build_method(
 
         oracle, outer, description = over_scenarios(file, oracle, outer, description)
     change = outer.standstill(setting) if spec.outer.change == "auto" else spec.outer.change
-    stopping = Stopping(spec.outer.iterations, spec.outer.rtol, spec.outer.atol, change=change)
+    rtol = Stopping.rtol if spec.outer.rtol == "auto" else spec.outer.rtol
+    stopping = Stopping(spec.outer.iterations, rtol, spec.outer.atol, change=change)
     if spec.state is not None:
         from .neural import stopping_of_networks
 

@@ -170,6 +170,7 @@ def _run(
     from ..engine.roles.failures import RoleError
     from ..output.level_table import level_lines
     from ..output.progress import Mode, Progress, numbers_line
+    from ..run.accuracy_words import trust_sentence
     from ..run.signals import stop_requested
     from ..run.troubles import ResultsLostError
 
@@ -196,7 +197,8 @@ def _run(
         warnings = "".join(f"warning: {text}\n" for text in solution.stats["warnings"])
         numbers = numbers_line(solution.stats.get("controls", {}))
         levels = level_lines(solution.stats.get("levels", ()))
-        progress.finish(f"{levels}{warnings}{solution.status}: {solution.message}\n{numbers}{where}")
+        accuracy = f"{trust_sentence(solution.stats)}\n" if "errors" in solution.stats else ""
+        progress.finish(f"{levels}{warnings}{solution.status}: {solution.message}\n{accuracy}{numbers}{where}")
     return solution.complete
 
 

@@ -7,12 +7,14 @@ the coarse problem as functions of this mesh,
 
 (Becker and Rannacher, Acta Numerica 10, 2001; Becker, Kapp and Rannacher, SIAM J. Control Optim. 39, 2000). The
 remainder is zero for linear-quadratic problems. The first difference is what other quadrature points, boundary values
-and curved boundaries change. In place of x_fine - x stand local recoveries of state and adjoint (see `recovery`); for
+and curved boundaries change. In place of x_fine - x stand local recoveries of state and adjoint (see `surplus`); for
 the control, whose derivative vanishes in all coarse directions, one Newton step with the second derivative of the
 objective by the control at fixed state: on fine scales the share of the state in the reduced Hessian is small.
 
-The error of the coarse objective is J_fine - J times 1 / (1 - 2^-2k) for elements of degree k, as the objective
-converges with the order 2k where the solution is smooth.
+The error of the coarse objective is J_fine - J times 1 / (1 - 2^-q), where the objective converges with the order q: 2k
+for elements of degree k where the solution is smooth. For the error of the steps in time the fine problem has steps of
+half the length; the implicit Euler method is the discontinuous Galerkin method of degree 0, the method of Crank and
+Nicolson the continuous one of degree 1 (Meidner and Vexler, SIAM J. Control Optim. 46, 2007).
 """
 
 from __future__ import annotations
@@ -20,13 +22,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from torch import Tensor
 
 from ..linalg.safe_lengths import dot
-from ..pde_problem import PDEProblem
-from .finer import Finer
+from .enriched import Enriched
 
 # Conjugate gradients for the surplus of the control: largest number of steps, and relative square of the residual.
 _STEPS, _REDUCTION = 20, 1e-4
@@ -53,7 +53,7 @@ class Contributions:
 
 
 def contributions(
-    finer: Finer, state: np.ndarray, adjoint: np.ndarray, control: np.ndarray, objective: float
+    finer: Enriched, state: np.ndarray, adjoint: np.ndarray, control: np.ndarray, objective: float
 ) -> Contributions:
     """The estimate of J_fine - J at a solution of the coarse problem.
 
@@ -62,46 +62,33 @@ def contributions(
         control: (p,) design variables.
         objective: J.
     """
-    fine, coarse = finer.problem, finer.coarse
-    free = fine.equation.free
-    levels = fine.equation.size // fine.space.size
+    fine = finer.problem
+    free, zero_mean = fine.equation.free, fine.equation.zero_mean
 
-    def moved(matrix: sp.csr_matrix, whole: np.ndarray) -> Tensor:
-        rows = (matrix @ whole.reshape(levels, -1).T).T
-        found = torch.from_numpy(np.ascontiguousarray(rows.reshape(1, -1)))
-        zero_mean = fine.equation.zero_mean
+    def unknowns(whole: np.ndarray) -> Tensor:
+        found = torch.from_numpy(np.ascontiguousarray(whole))
         return (found if zero_mean is None else zero_mean.pinned_to_zero(found))[:, free]
 
-    u, p = moved(finer.of_state, state), moved(finer.of_state, adjoint)
-    du, dp = moved(finer.state_surplus, state), moved(finer.state_surplus, adjoint)
-    transfer = control_transfer(finer)
-    v = torch.from_numpy(transfer @ control)
+    u, p = unknowns(finer.state(state)), unknowns(finer.adjoint(adjoint))
+    du, dp = unknowns(finer.state_surplus(state)), unknowns(finer.adjoint_surplus(adjoint))
+    v = torch.from_numpy(finer.controls @ control)
     residual = fine.residual(u, v)
     by_state, by_control = fine.outer_derivatives(u, v)
     of_state = by_state - fine.state_product_transposed(u, v, p)
     of_control = by_control - fine.control_product_transposed(u, v, p)
     data = fine.file_value(u, v) - dot(p, residual) - objective
-    nodes = np.zeros((levels, fine.space.size))
-    nodes.reshape(-1)[free] = (0.5 * (of_state * du - residual * dp))[0].numpy()
-    step = control_surplus(fine, coarse, transfer, (u, v), of_control)
-    return Contributions(data, nodes.sum(axis=0), 0.5 * dot(of_control, step))
+    nodes = np.zeros(fine.equation.size)
+    nodes[free] = (0.5 * (of_state * du - residual * dp))[0].numpy()
+    step = _control_surplus(finer, u, v, of_control)
+    return Contributions(data, nodes.reshape(-1, fine.space.size).sum(axis=0), 0.5 * dot(of_control, step))
 
 
-def control_transfer(finer: Finer) -> sp.csr_matrix:
-    """(p of the fine problem, p): controls as fine functions, at every time in which they have values."""
-    pairs = zip(finer.coarse.control.parts, finer.problem.control.parts, strict=True)
-    blocks = [sp.kron(sp.identity(a.steps or 1), finer.of_control(a, b)) for a, b in pairs]
-    return sp.csr_matrix(sp.block_diag(blocks, format="csr"))
-
-
-def control_surplus(
-    fine: PDEProblem, coarse: PDEProblem, transfer: sp.csr_matrix, point: tuple[Tensor, Tensor], covector: Tensor
-) -> Tensor:
+def _control_surplus(finer: Enriched, u: Tensor, v: Tensor, covector: Tensor) -> Tensor:
     """(p of the fine problem,) minus the inverse second derivative by the control, applied to a derivative (p,).
 
     Directions of the coarse space, and controls at their bounds, do not move.
     """
-    u, v = point
+    fine, coarse, transfer = finer.problem, finer.coarse, finer.controls
     inside = torch.ones_like(v)
     if fine.bounds is not None:
         low, high = fine.bounds

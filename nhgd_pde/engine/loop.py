@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
+from .optimality_gap import gap_of
 from .oracle import OracleState, Unsolved
 from .outer.base import OuterState
 from .outer.reduced_objective import Evaluation
@@ -43,6 +44,7 @@ class Stopping:
         roughest: largest relative residual of the systems of an evaluation, however large the gradient is.
         reference: norm of the gradient that rtol is relative to; 0: that of the first gradient. A run that starts near
             its end takes the norm at another start, so that it ends where a run from there does.
+        gap: the run also ends once the objective is estimated to be this near to its optimum; 0: it does not.
     """
 
     iterations: int = 200
@@ -54,6 +56,7 @@ class Stopping:
     restarts: bool = True
     reduction: float = 1.0
     reference: float = 0.0
+    gap: float = 0.0
 
     @property
     def share(self) -> float:
@@ -95,6 +98,10 @@ class Stopping:
             return self.small(iterate, goal)
         return evaluation.validated and worst_residual(evaluation) <= self.certificate
 
+    def near(self, iterate: Iterate) -> bool:
+        """Whether the objective is estimated to be near enough to its optimum."""
+        return self.gap > 0.0 and iterate.gap <= self.gap
+
     def unchanged(self, iterate: Iterate) -> bool:
         return self.change is not None and max(iterate.change, iterate.change_before) <= self.change
 
@@ -104,6 +111,7 @@ class Iterate:
     """One accepted outer iterate, which the callback sees and the history has.
 
     `change` is the largest change of a component of v by the last step, `change_before` that by the step before it.
+    `trail` has objective and norm of the gradient of the last iterates before this one.
     """
 
     iteration: int
@@ -114,6 +122,12 @@ class Iterate:
     oracle: OracleState
     change: float = math.inf
     change_before: float = math.inf
+    trail: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def gap(self) -> float:
+        """An estimate of the objective minus its optimum."""
+        return gap_of((*self.trail, (self.evaluation.value, self.gradient_norm)))
 
     def without_oracle(self) -> Iterate:
         """The iterate without what the oracle knew there, which may hold factors."""

@@ -12,6 +12,7 @@ from ..linalg.factorisation import SingularMatrixError
 from .admissible import ended_at_edge, explained, held_back
 from .bilevel import OuterProblem
 from .loop import Iterate, LoopState, Minimum, Stopping, worst_residual
+from .optimality_gap import LENGTH
 from .oracle import Accuracy, GrowingOracle, Oracle, Unsolved
 from .outer.base import OuterMethod, OuterState
 from .outer.reduced_objective import Evaluation, failed_evaluation
@@ -302,6 +303,7 @@ def _reached(loop: LoopState, search: Search) -> LoopState:
         oracle=knowledge,
         change=float((state.best.v - before.evaluation.v).abs().max()),
         change_before=before.change,
+        trail=(*before.trail, (before.evaluation.value, before.gradient_norm))[-LENGTH:],
     )
     return replace(loop, current=reached, outer=state, knowledge=knowledge, bad=0)
 

@@ -57,7 +57,8 @@ class Search:
 
     def last(self, iterate: Iterate) -> bool:
         """Whether the run would end at an iterate if the iterate were certified."""
-        return self.stopping.small(iterate, self.goal) or self.stopping.unchanged(iterate)
+        stopping = self.stopping
+        return stopping.small(iterate, self.goal) or stopping.unchanged(iterate) or stopping.near(iterate)
 
     def certified(self, iterate: Iterate) -> bool:
         return self.stopping.certified(iterate, self.goal)

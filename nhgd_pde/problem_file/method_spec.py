@@ -18,7 +18,7 @@ from nhgd_pde.problem_file.catalogue import (
     SEARCHES,
 )
 from nhgd_pde.problem_file.fields import AutoCount, AutoPositive, Flag, Number, Section
-from nhgd_pde.problem_file.mesh_spec import Count, Length, Natural
+from nhgd_pde.problem_file.mesh_spec import Count, Natural
 
 # The words of the catalogue, which type checkers do not see.
 if TYPE_CHECKING:
@@ -166,7 +166,11 @@ class OuterSpec(Section):
         "that only track the state.",
     )
     iterations: Count = Field(default=200, description="Most outer iterations.")
-    rtol: Length = Field(default=1e-8, description="Gradient norm to reach, relative to the first.")
+    rtol: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
+        default=1e-8,
+        description="Gradient norm to reach, relative to the first. auto: the run ends once the objective is about a "
+        "tenth of the error that the mesh leaves above its optimum.",
+    )
     atol: Annotated[float, Number(least=0)] = Field(default=0.0, description="Gradient norm to reach.")
     memory: AutoCount = Field(
         default="auto",
@@ -226,6 +230,11 @@ class OutputSpec(Section):
     )
     exceedance: Annotated[float | None, Number(null=True)] = Field(
         default=None, description="With random inputs: write how likely the state is above this value; null: do not."
+    )
+    estimate: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="Estimate the error that the mesh leaves in the objective: auto does so at the end of a run with a "
+        "folder if the mesh with halved edges has at most 400,000 cells.",
     )
 
 

@@ -13,6 +13,7 @@ import torch
 from ..engine.loop import Iterate
 from ..engine.oracle import Unsolved
 from ..output.fields import FieldData, Grid
+from ..pde_problem import PDEProblem
 from ..problem import Problem
 from .answer import Answer
 from .drawing import control_fields, control_numbers, density_fields, output_grid
@@ -105,19 +106,19 @@ class FieldPresentation:
         return Solution(
             **outcome.common(),
             state=state,
-            adjoint=_adjoint(outcome, len(state)),
+            adjoint=adjoint_of(nominal_of(outcome.solved), last, len(state)),
             problem=nominal_of(outcome.solved),
             judgement=outcome.judgement,
             threshold=self.problem.file.spec.output.exceedance,
         )
 
 
-def _adjoint(outcome: Outcome, scenarios: int) -> np.ndarray:
-    """(scenarios, N) the adjoint variable; zeros where the run failed before there was one."""
-    pde, last = nominal_of(outcome.solved), outcome.found.last
+def adjoint_of(pde: PDEProblem, last: Iterate, scenarios: int) -> np.ndarray:
+    """(scenarios, N) the adjoint variable at an iterate; zeros where the run failed before there was one."""
     p: torch.Tensor | None = getattr(last.oracle, "p", None)
-    if p is None and last.oracle.q is not None:
-        p = pde.adjoint_state(last.oracle.u, last.evaluation.v, last.oracle.q)
+    q = getattr(last.oracle, "q", None)
+    if p is None and q is not None:
+        p = pde.adjoint_state(last.oracle.u, last.evaluation.v, q)
     adjoint = np.zeros((scenarios, pde.equation.size))
     if p is not None and math.isfinite(last.evaluation.value):
         adjoint[:, pde.equation.free] = p.cpu().numpy()

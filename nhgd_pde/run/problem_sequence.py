@@ -88,6 +88,11 @@ class ProblemSequence:
         return replace(stopping, rtol=max(stopping.rtol, rtol)) if self._rough else stopping
 
     @property
+    def balanced(self) -> bool:
+        """Whether the current problem is the last one of the run and without rounds, whose goal may be another one."""
+        return self._last and not self.current.relaxations
+
+    @property
     def _last(self) -> bool:
         return self.stage == len(self.problems) - 1
 

@@ -147,6 +147,11 @@ class FolderRecorder(Recorder):
                 self._troubles.note(text)
             with self._troubles.bearing("run.log"):
                 self._folder.log(f"{solution.status}: {solution.message}")
+                if "errors" in solution.stats:
+                    # Loaded here, because most solves in memory do without it.
+                    from .accuracy_words import trust_sentence
+
+                    self._folder.log(trust_sentence(solution.stats))
 
     def summarise(self, solution: Answer) -> None:
         with self._result():

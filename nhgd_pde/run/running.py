@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,6 +26,7 @@ from .answer import Answer, Row
 from .checkpoint import Checkpoint, Checkpoints
 from .gathering import Gathering
 from .outcome import Outcome, roles_of, satisfied, traffic_of
+from .outer_problem import nominal_of
 from .presentation import presentation_of
 from .problem_sequence import ProblemSequence
 from .recording import FolderRecorder, Follower, Recorder
@@ -34,12 +35,15 @@ from .stopwatch import Stopwatch
 from .troubles import Troubles
 
 if TYPE_CHECKING:
+    from ..discretisation import Estimator
     from ..output.fields import FieldData, Grid
     from ..task_problem import TaskProblem
     from .initial_control import Start
     from .judgement import Judgement
+    from .moving_goal import MovingGoal
     from .outer_problem import OuterProblem
     from .population_start import PopulationStart
+    from .solution import Solution
 
 
 class Run:
@@ -52,6 +56,7 @@ class Run:
         tell: called with a sentence as soon as there is something to warn of.
         note: called with a sentence on every generation of a population search.
         initial: where to start, see `api.solve`; None: that of the file.
+        expected: the error that the mesh leaves in the objective, if it is known roughly; for `outer.rtol: auto`.
     """
 
     def __init__(
@@ -64,14 +69,16 @@ class Run:
         tell: Callable[[str], None] = lambda sentence: None,
         note: Callable[[str], None] = lambda sentence: None,
         initial: np.ndarray | Answer | str | Path | Start | None = None,
+        expected: float = 0.0,
     ) -> None:
-        self._initial = _checked(problem, initial)
+        self._initial, self._expected = _checked(problem, initial), expected
         self._watch = Stopwatch(problem.counts, problem.seconds)
         self._problem, self._oracle, self._callback = problem, oracle, callback
         judge: Any = problem.method.judge
         self._judge = judge if judge is None or team.size == 1 else replace(judge, team=team)
         self._team, self._states = team, Gathering(oracle, self._judge, team)
         self._stopped = False
+        self._loop: LoopState | None = None
         self._interrupted = lambda: team.decided(interrupted() or self._stopped)
         self._tell_at_once, self._troubles = tell, Troubles(tell)
         self._records = Records(list(problem.notices))
@@ -104,6 +111,7 @@ class Run:
                 found = self._whole(self._minimised(None if resumed is None else resumed.loop))
             earlier = 0 if resumed is None else resumed.loop.evaluations
             solution = self._presentation.answer(self._outcome(found, self._judged(found), earlier, text))
+            solution = self._trusted(solution, found.last, path is not None)
             self._recorder.finish(solution, found.last)
             warnings = [*solution.stats["warnings"], *self._troubles.sentences]
             solution = replace(solution, stats={**solution.stats, "warnings": warnings})
@@ -220,8 +228,13 @@ class Run:
         outer, sequence = self._problem.method.outer, self._sequence
         watchers = self._tell, self._interrupted, self._keep
         while True:
-            stopping = sequence.stopping
+            whole = sequence.stopping
+            balanced = self._balance if sequence.balanced else None
+            stopping = whole if balanced is None else balanced.rule(whole)
             found = minimise(sequence.current, self._oracle, outer, stopping, *watchers, loop, self._judge)
+            if balanced is not None and balanced.goes_on(nominal_of(sequence.current), found, whole):
+                loop = self._loop
+                continue
             ended = sequence.ended(found, self._records.first or found.first, stopping)
             if ended is not None:
                 return ended
@@ -252,7 +265,24 @@ class Run:
             # Comparisons of NumPy have a type of their own.
             self._stopped = self._stopped or (isinstance(answer, bool | np.bool_) and bool(answer))
 
+    @cached_property
+    def _balance(self) -> MovingGoal | None:
+        """The goals of `outer.rtol: auto`; None for a goal that is a number."""
+        if self._problem.file.spec.outer.rtol != "auto" or not isinstance(self._problem, Problem):
+            return None
+        from .moving_goal import MovingGoal
+
+        return MovingGoal(self._estimator, self._recorder.note, self._expected)
+
+    @cached_property
+    def _estimator(self) -> Estimator:
+        from ..discretisation import Estimator
+
+        assert isinstance(self._problem, Problem)
+        return Estimator(self._problem)
+
     def _keep(self, loop: LoopState, last: bool) -> None:
+        self._loop = loop if last else None
         every = self._problem.file.spec.output.checkpoint
         if self._search is not None and not self._search.ended:
             return  # A run that is resumed goes on with the search.
@@ -290,6 +320,17 @@ class Run:
         if not self._search.ended:
             return replace(found, first=first, last=last, status="interrupted", message=self._search.sentence)
         return replace(found, first=first, last=last, message=f"{message}; {self._search.sentence}")
+
+    def _trusted(self, solution: Answer, last: Iterate, kept: bool) -> Answer:
+        """The answer with an estimate of the error that the mesh leaves; `kept`: there is a run folder."""
+        if self._team.size > 1 or not isinstance(self._problem, Problem):
+            return solution
+        from .trust import wanted, with_trust
+
+        if not wanted(self._problem, kept):
+            return solution
+        with stage("estimate of the mesh error"):
+            return with_trust(self._estimator, cast("Solution", solution), last)
 
     def _judged(self, found: Minimum) -> Judgement | None:
         """The judgement of an answer over scenarios; None where there are none, or no answer."""

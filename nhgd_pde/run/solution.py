@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from .scenario_fields import named_fields, statistics_fields
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from ..discretisation import ErrorEstimate
     from ..output.field_layout import Pictured
     from .judgement import Judgement
     from .mesh_record import MeshRecord
@@ -36,6 +37,7 @@ class Solution(Answer):
         judgement: with random inputs, the objective in the scenarios of the sample and in fresh ones.
         threshold: the value of the state whose exceedance is drawn.
         levels: with `mesh.adapt`, what was found on each mesh, the rows of levels.csv; the solution is on the last.
+        estimate: the estimate of the discretisation error; None where the run made none.
     """
 
     state: np.ndarray
@@ -44,6 +46,7 @@ class Solution(Answer):
     judgement: Judgement | None = None
     threshold: float | None = None
     levels: tuple[MeshRecord, ...] = ()
+    estimate: ErrorEstimate | None = None
 
     @staticmethod
     def load(folder: str | Path) -> Answer:
@@ -104,7 +107,10 @@ class Solution(Answer):
             states = statistics_fields(self.problem, self.state, weights, self.threshold, level)
             states |= named_fields(self.problem, self.state, judged.values[:count], level)
             adjoint = (weights @ adjoint)[None]
-        return final_fields(self.problem, self.state, self.control, adjoint, self.gradient, level, states)
+        grid, data = final_fields(self.problem, self.state, self.control, adjoint, self.gradient, level, states)
+        if self.estimate is not None:
+            data = replace(data, cell={**data.cell, "error_indicator": self.estimate.indicator})
+        return grid, data
 
     @property
     def _weights(self) -> np.ndarray:

@@ -11,10 +11,15 @@ import numpy as np
 
 from ..building.blueprint import Blueprint
 from ..fem.nesting import parents
+from ..linalg.factorisation import SingularMatrixError
+from ..pde.ranges import InadmissibleError
 from ..pde_problem import PDEProblem
+from ..problem_file.errors import ProblemError
 from ..problem_file.loading import ProblemFile
-from .dual_weighted import contributions
-from .finer import Finer, NoEstimateError, finer
+from .dual_weighted import Contributions, contributions
+from .enriched import Enriched, NoEstimateError
+from .finer_mesh import FinerMesh, finer_mesh
+from .finer_steps import FinerSteps
 
 
 class Posed(Protocol):
@@ -53,6 +58,7 @@ class ErrorEstimate:
             residuals and weights at the nodes of the refined mesh, each divided among the cells around it.
         data: the part of `value` from quadrature, boundary values and curved boundaries.
         control: the part of `value` from the control.
+        time: the part of `value` from the steps in time; 0 for a steady problem. The other parts are of the mesh.
         seconds: the time that the estimate took.
     """
 
@@ -60,6 +66,7 @@ class ErrorEstimate:
     indicator: np.ndarray
     data: float
     control: float
+    time: float
     seconds: float
 
 
@@ -68,22 +75,57 @@ def estimate_error(problem: Posed, solution: Solved) -> ErrorEstimate:
 
     Args:
         problem: the problem, from `load`.
-        solution: its solution, near enough to the optimum that its gradient is small.
+        solution: its solution, or another control with its state and adjoint variable.
 
     Raises:
         NoEstimateError: there is no estimate for this kind of problem; the message says why.
     """
-    start = time.perf_counter()
-    _check(problem, solution)
-    fine = finer(problem.file, solution.problem)
-    found = contributions(fine, solution.state, solution.adjoint, solution.control, solution.objective)
-    order = 2 * int(solution.problem.space.element[1:])
-    share = 1.0 / (1.0 - 2.0**-order)
-    indicator = share * _on_cells(fine, np.abs(found.nodes))
-    value = share * found.total
-    if not math.isfinite(value):
-        raise NoEstimateError("the residuals on the refined mesh are not finite")
-    return ErrorEstimate(value, indicator, share * found.data, share * found.control, time.perf_counter() - start)
+    return Estimator(problem).estimate(solution)
+
+
+@dataclass(eq=False)
+class Estimator:
+    """Estimates for several controls of one problem, for which the finer problems are built once."""
+
+    problem: Posed
+
+    def estimate(self, solution: Solved) -> ErrorEstimate:
+        """See `estimate_error`."""
+        start = time.perf_counter()
+        _check(self.problem, solution)
+        try:
+            found, share = _found(self._mesh(solution.problem), solution)
+            of_time = 0.0
+            if solution.problem.equation.repeats > 1:
+                halved, of_steps = _found(self._steps(solution.problem), solution)
+                of_time = of_steps * halved.total
+        except (ProblemError, SingularMatrixError, InadmissibleError) as error:
+            raise NoEstimateError(f"with half the width {error}") from None
+        indicator = share * _on_cells(self._mesh(solution.problem), np.abs(found.nodes))
+        value = share * found.total + of_time
+        if not (math.isfinite(value) and np.isfinite(indicator).all()):
+            raise NoEstimateError("the residuals on the refined mesh are not finite")
+        seconds = time.perf_counter() - start
+        return ErrorEstimate(value, indicator, share * found.data, share * found.control, of_time, seconds)
+
+    def _mesh(self, pde: PDEProblem) -> FinerMesh:
+        if self._kept_mesh is None or self._kept_mesh.coarse is not pde:
+            self._kept_mesh = finer_mesh(self.problem.file, pde)
+        return self._kept_mesh
+
+    def _steps(self, pde: PDEProblem) -> FinerSteps:
+        if self._kept_steps is None or self._kept_steps.coarse is not pde:
+            self._kept_steps = FinerSteps(self.problem.file, pde)
+        return self._kept_steps
+
+    _kept_mesh: FinerMesh | None = None
+    _kept_steps: FinerSteps | None = None
+
+
+def _found(finer: Enriched, solution: Solved) -> tuple[Contributions, float]:
+    """The contributions to J_fine - J, and the factor that makes them those to the error of J."""
+    found = contributions(finer, solution.state, solution.adjoint, solution.control, solution.objective)
+    return found, 1.0 / (1.0 - 2.0**-finer.order)
 
 
 def _check(problem: Posed, solution: Solved) -> None:
@@ -98,7 +140,7 @@ def _check(problem: Posed, solution: Solved) -> None:
         raise NoEstimateError("the run kept no state and no adjoint variable of all times")
 
 
-def _on_cells(fine: Finer, nodes: np.ndarray) -> np.ndarray:
+def _on_cells(fine: FinerMesh, nodes: np.ndarray) -> np.ndarray:
     """(cells of the coarse mesh,) values at the coefficients of the fine space, divided among the cells around them."""
     mesh = fine.coarse.space.domain.mesh
     found, of_cell = np.zeros(mesh.nelements), parents(mesh)

@@ -21,15 +21,12 @@ from ..fem.seams import seam
 from ..fem.spaces import Space, space
 from ..pde_problem import PDEProblem
 from ..problem_file.loading import ProblemFile
-from .recovery import surplus
-
-
-class NoEstimateError(ValueError):
-    """There is no estimate of the discretisation error for a problem; the message says why."""
+from .enriched import NoEstimateError
+from .surplus import surplus
 
 
 @dataclass(frozen=True, eq=False)
-class Finer:
+class FinerMesh:
     """A problem on the fine mesh, with the maps from functions on the coarse mesh.
 
     Attributes:
@@ -58,19 +55,45 @@ class Finer:
         """The fine problem; with random inputs the nominal one."""
         return self.blueprint.nominal
 
-    # From the coarse mesh to the fine one
+    # Functions of the coarse mesh, at all times of an evolution
+
+    def state(self, whole: np.ndarray) -> np.ndarray:
+        """(1, N) -> (1, N of the fine problem), a state as a fine function."""
+        return self._at_all_times(self._of_state, whole)
+
+    def state_surplus(self, whole: np.ndarray) -> np.ndarray:
+        """(1, N) -> (1, N of the fine problem): what a recovery adds to a state; see `surplus`."""
+        return self._at_all_times(self._state_surplus, whole)
+
+    # Adjoint variables are functions of the same space.
+    adjoint, adjoint_surplus = state, state_surplus
 
     @cached_property
-    def of_state(self) -> sp.csr_matrix:
-        """(N of the fine space, N of the coarse space): the state, adjoint, ... of one time as a fine function."""
+    def controls(self) -> sp.csr_matrix:
+        """(p of the fine problem, p): controls as fine functions, at every time in which they have values."""
+        pairs = zip(self.coarse.control.parts, self.problem.control.parts, strict=True)
+        blocks = [sp.kron(sp.identity(a.steps or 1), self._of_control(a, b)) for a, b in pairs]
+        return sp.csr_matrix(sp.block_diag(blocks, format="csr"))
+
+    @property
+    def order(self) -> int:
+        """The order of the objective in the width of the mesh, for smooth solutions."""
+        return 2 * int(self.coarse.space.element[1:])
+
+    def _at_all_times(self, matrix: sp.csr_matrix, whole: np.ndarray) -> np.ndarray:
+        return np.asarray((matrix @ whole.reshape(-1, self.coarse.space.size).T).T).reshape(1, -1)
+
+    @cached_property
+    def _of_state(self) -> sp.csr_matrix:
+        """(N of the fine space, N of the coarse space)."""
         return sp.block_diag([self._of_space(each) for each in self.coarse.space.parts], format="csr")
 
     @cached_property
-    def state_surplus(self) -> sp.csr_matrix:
-        """(N of the fine space, N of the coarse space): recovered minus interpolated, see `recovery`."""
+    def _state_surplus(self) -> sp.csr_matrix:
+        """(N of the fine space, N of the coarse space): recovered minus interpolated."""
         return sp.block_diag([self._surplus(each) for each in self.coarse.space.parts], format="csr")
 
-    def of_control(self, part: ControlSpace, fine: ControlSpace) -> sp.csr_matrix:
+    def _of_control(self, part: ControlSpace, fine: ControlSpace) -> sp.csr_matrix:
         """(fine.columns, part.columns): one control at one time as a fine function."""
         if part.space is None:
             return sp.identity(part.columns, format="csr")
@@ -115,7 +138,7 @@ class Finer:
         return np.unique(member, axis=1, return_inverse=True)[1].reshape(-1)
 
 
-def finer(file: ProblemFile, coarse: PDEProblem) -> Finer:
+def finer_mesh(file: ProblemFile, coarse: PDEProblem) -> FinerMesh:
     """The problem of a file on the refined mesh.
 
     Raises:
@@ -131,7 +154,7 @@ def finer(file: ProblemFile, coarse: PDEProblem) -> Finer:
         new, vertices = outer[outer >= domain.mesh.nvertices], np.array(straight.mesh.p)
         vertices[:, new] = onto(vertices[:, new])
         moved = _with_vertices(straight, vertices)
-    return Finer(file, coarse, straight, moved)
+    return FinerMesh(file, coarse, straight, moved)
 
 
 def _halved(domain: Domain) -> Domain:

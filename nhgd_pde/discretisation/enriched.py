@@ -1,0 +1,52 @@
+"""What an estimate needs of a problem with a finer discretisation."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import scipy.sparse as sp
+
+from ..pde_problem import PDEProblem
+
+
+class NoEstimateError(ValueError):
+    """There is no estimate of the discretisation error for a problem; the message says why."""
+
+
+class Enriched(Protocol):
+    """A problem with a finer discretisation, and functions of the coarse one as functions of the fine one.
+
+    Arrays (1, N) have all coefficients of a state, of an evolution those of all times.
+
+    Attributes:
+        coarse: the problem whose error is estimated.
+        problem: the same problem with half the width of the cells, or of the steps in time.
+        controls: (p of the fine problem, p) the map of the controls.
+        order: the order of the objective in that width, for smooth solutions.
+    """
+
+    @property
+    def coarse(self) -> PDEProblem: ...
+    @property
+    def problem(self) -> PDEProblem: ...
+    @property
+    def controls(self) -> sp.csr_matrix: ...
+    @property
+    def order(self) -> int: ...
+
+    def state(self, whole: np.ndarray) -> np.ndarray:
+        """A state as a function of the fine discretisation."""
+        ...
+
+    def state_surplus(self, whole: np.ndarray) -> np.ndarray:
+        """What a recovery of higher order adds to a state."""
+        ...
+
+    def adjoint(self, whole: np.ndarray) -> np.ndarray:
+        """An adjoint variable as a function of the fine discretisation."""
+        ...
+
+    def adjoint_surplus(self, whole: np.ndarray) -> np.ndarray:
+        """What a recovery of higher order adds to an adjoint variable."""
+        ...

@@ -1,0 +1,86 @@
+"""How far the printed objective may be from the optimum of the continuous problem, and where the error comes from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ..discretisation.counting_digits import counting_digits
+from ..engine.optimality_gap import gap_of
+from ..linalg.safe_lengths import dot
+
+if TYPE_CHECKING:
+    from ..discretisation import ErrorEstimate, Estimator
+    from ..engine.loop import Iterate
+    from ..pde_problem import PDEProblem
+    from ..problem import Problem
+    from .answer import Row
+    from .solution import Solution
+
+# The largest number of cells of the refined mesh up to which `output.estimate: auto` makes an estimate: building the
+# problem there takes as long as for a problem with as many cells, which is seconds up to this number.
+LARGEST = 400_000
+
+
+def wanted(problem: Problem, kept: bool) -> bool:
+    """Whether a run makes an estimate of the discretisation error at its end; `kept`: it has a run folder."""
+    choice, mesh = problem.file.spec.output.estimate, problem.pde.space.domain.mesh
+    small = mesh.nelements * 2 ** int(mesh.dim()) <= LARGEST
+    return choice == "always" or (choice == "auto" and kept and small)
+
+
+def with_trust(estimator: Estimator, solution: Solution, last: Iterate) -> Solution:
+    """The solution with an estimate of its discretisation error, beside the other errors of the objective."""
+    from ..discretisation import NoEstimateError
+
+    estimate: ErrorEstimate | None
+    try:
+        estimate, reason = estimator.estimate(solution), ""
+    except NoEstimateError as missing:
+        estimate, reason = None, str(missing)
+    errors = {
+        "optimisation": optimisation_error(solution.history),
+        "algebraic": algebraic_error(solution.problem, last),
+        "sampling": sampling_error(solution),
+        "discretisation": None if estimate is None else abs(estimate.value),
+    }
+    known = [each for each in errors.values() if each is not None and math.isfinite(each)]
+    digits = None if estimate is None else counting_digits(solution.objective, sum(known))
+    entries: dict[str, Any] = {
+        "discretisation_error": None if estimate is None else estimate.value,
+        "digits": digits,
+        "errors": errors,
+    }
+    if reason:
+        entries["discretisation_missing"] = reason
+    if estimate is not None:
+        entries["seconds_estimate"] = estimate.seconds
+    return replace(solution, estimate=estimate, stats={**solution.stats, **entries})
+
+
+def optimisation_error(history: Sequence[Row]) -> float | None:
+    """An estimate of the objective minus its optimum on the mesh, from the last iterates; None for too few."""
+    pairs = [(row.get("objective"), row.get("gradient_norm")) for row in history]
+    trail = [(float(a), float(b)) for a, b in pairs if isinstance(a, int | float) and isinstance(b, int | float)]
+    found = gap_of(trail)
+    return found if math.isfinite(found) else None
+
+
+def algebraic_error(problem: PDEProblem, last: Iterate) -> float | None:
+    """|p . R(u, v)|: how far the objective at the computed state is from that at the exact discrete state."""
+    u, p = getattr(last.oracle, "u", None), getattr(last.oracle, "p", None)
+    if u is None or p is None or p.shape != u.shape or u.shape[1] != problem.equation.unknowns:
+        return None
+    found = abs(dot(p, problem.residual(u, last.evaluation.v)))
+    return found if math.isfinite(found) else None
+
+
+def sampling_error(solution: Solution) -> float | None:
+    """Half the width of the interval of the objective over fresh scenarios; None without random inputs."""
+    judged = solution.judgement
+    if judged is None or not len(judged.fresh):
+        return None
+    low, high = judged.interval
+    return 0.5 * (high - low)
