@@ -84,7 +84,9 @@ def start_from(solution: Solution, fine: PDEProblem, gradient_norm: float) -> St
 
 
 def _on(file: ProblemFile, mesh: FileMesh | ObjectMesh) -> ProblemFile:
-    return replace(file, spec=file.spec.model_copy(update={"mesh": mesh, "parts": {}}))
+    """The problem on a mesh, which makes an estimate at its end: with it the run knows when it may end, too."""
+    output = file.spec.output.model_copy(update={"estimate": "always"})
+    return replace(file, spec=file.spec.model_copy(update={"mesh": mesh, "parts": {}, "output": output}))
 
 
 def _cracks(file: ProblemFile) -> Literal["refused", "allowed"]:
