@@ -38,6 +38,8 @@ _FALL = 0.5
 # The run ends where this many meshes in a row have not lowered the estimated error: it is made of rounding, or of what
 # a finer mesh does not change.
 _MOST_IN_VAIN = 3
+# Largest number of meshes: their folders have numbers of two digits.
+_MOST_MESHES = 99
 
 
 class FoundError(Protocol):
@@ -55,7 +57,7 @@ class FoundError(Protocol):
     def indicator(self) -> np.ndarray: ...
 
 
-Estimator = Callable[[Posed, Solution], FoundError]
+ErrorFinder = Callable[[Posed, Solution], FoundError]
 
 
 # Solves a problem on one mesh: with its run folder, whether to go on with the run in it, whether that may be a run of
@@ -76,7 +78,7 @@ class AdaptiveLoop:
 
     problem: Problem
     run: RunOnMesh
-    estimate: Estimator
+    estimate: ErrorFinder
     note: Callable[[str], None]
 
     def solve(self, folder: Path | None, resume: bool, overwrite: bool, initial: Any) -> Solution:
@@ -199,6 +201,8 @@ class AdaptiveLoop:
         if len(sizes) > _MOST_IN_VAIN and min(sizes[-_MOST_IN_VAIN:]) >= sizes[-_MOST_IN_VAIN - 1]:
             sentence = f"{_MOST_IN_VAIN} meshes have not lowered the sum of the contributions of their cells"
             return _End("stopped", f"refinement brings nothing: {sentence}")
+        if len(levels) == _MOST_MESHES:
+            return _End("stopped", f"there is no mesh after the one with the number {_MOST_MESHES}")
         marked = MARKINGS[adapt.marking](indicator, adapt.fraction)
         if not len(marked):
             return _End("stopped", "refinement brings nothing: no cell has a part in the error")

@@ -48,10 +48,11 @@ def recalled(folder: str | Path) -> Answer:
 
 def _of_last_mesh(path: Path, text: str, summary: Mapping[str, Any]) -> Solution:
     """The answer of an adaptive run: that of its run on the last mesh, with the records of all meshes."""
-    folders = level_folders(path)
-    if not folders:
-        raise OutputError(f"{path}: expected the run folders of its meshes in {path / LEVELS}, found none")
-    answer = cast(Solution, recalled(folders[-1]))
-    levels = tuple(MeshRecord(**each) for each in summary["levels"])
+    levels = tuple(MeshRecord(**each) for each in summary.get("levels", ()))
+    # A folder that `save` has written has no runs on meshes.
+    folders = {int(each.name): each for each in level_folders(path)}
+    if not levels or levels[-1].level not in folders:
+        raise OutputError(f"{path}: expected the run folders of its meshes in {path / LEVELS}, found none of the last")
+    answer = cast(Solution, recalled(folders[levels[-1].level]))
     own = {"status": summary["status"], "message": summary["message"], "stats": summary, "problem_yaml": text}
     return replace(answer, levels=levels, **own)
