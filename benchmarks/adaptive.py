@@ -63,7 +63,7 @@ def order(found: list[Reached]) -> float:
 
 
 def main() -> None:
-    for name, found in (("adaptive", list(adaptive(1e-4))), ("uniform", list(uniform(range(2, 8))))):
+    for name, found in (("adaptive", list(adaptive(1e-4))), ("uniform", list(uniform(range(2, 10))))):
         print(f"{name} meshes, error ~ unknowns^{order(found[len(found) // 2 :]):.2f}")
         print("  unknowns     error  seconds")
         for each in found:
