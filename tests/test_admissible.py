@@ -225,6 +225,7 @@ def test_an_optimum_near_the_edge_of_the_range_is_found(outer: str, truth: float
         control=parameter(1.0),
         objective=[{"kind": "tracking", "target": "x - x**2/2"}],
         mesh={"kind": "interval", "cells": [16]},
+        element="P2",
         outer={"method": outer, "iterations": 400},
     )
     solution = nhgd.solve(nhgd.load(problem))
@@ -353,6 +354,7 @@ def test_scenarios_outside_the_batch_keep_the_optimum_inside_the_range() -> None
     content = file_of(
         {"kind": "poisson", "conductivity": "k + 0.3*xi", "source": 1, "boundary": {"left": {"dirichlet": 0}}},
         mesh={"kind": "interval", "cells": [8]},
+        element="P2",
         control=parameter(1.0),
         objective=[{"kind": "tracking", "target": f"{c}*(x - x**2/2)"}],
         parameters={"xi": {"uniform": [-1, 1]}},

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 import nhgd_pde as nhgd
 from benchmarks.reference import MPDIST2, extrapolated, mpdist2, orders
@@ -17,13 +18,13 @@ def distributed(dim: int, beta: float, n: int) -> nhgd.Solution:
 
 @pytest.mark.parametrize(("dim", "beta"), MPDIST2)
 def test_distributed_control_of_heat_reaches_the_published_optimum(dim: int, beta: float) -> None:
-    sizes = {1: (8, 16, 32, 64), 2: (4, 8, 16, 32)}[dim]
+    sizes = {1: (8, 16, 32, 64, 128), 2: (4, 8, 16, 32)}[dim]
     solutions = [distributed(dim, beta, n) for n in sizes]
     assert all(solution.status == "converged" for solution in solutions)
     exact = MPDIST2[dim, beta]
     values = [solution.objective for solution in solutions]
     assert orders([abs(value - exact) for value in values])[-1] == pytest.approx(2.0, abs=0.1)
-    assert extrapolated(values, (2, 4, 6)) == pytest.approx(exact, rel={1: 1e-11, 2: 5e-7}[dim])
+    assert extrapolated(values, (2, 4, 6, 8)) == pytest.approx(exact, rel={1: 1e-11, 2: 5e-7}[dim])
     rate = dim * math.pi**2 / 4
     errors: dict[str, list[float]] = {"state": [], "control": []}
     for solution, n in zip(solutions, sizes, strict=True):
@@ -46,12 +47,16 @@ def test_the_optimal_initial_temperature_has_its_closed_form() -> None:
             overrides = {"element": "P2", "mesh.cells": [n, n], "time.steps": steps, "outer.rtol": 1e-10}
             solution = nhgd.solve(nhgd.load("problems/heat_initial.yaml", overrides))
             assert solution.status == "converged"
-            phi = np.prod(np.sin(np.pi * solution.problem.control.parts[0].nodes), axis=0)
-            values.append((solution.objective, solution.control @ phi / (phi @ phi)))
+            cells = solution.problem.control.parts[0].evaluation
+            weights = cells.quadrature.weights.reshape(-1)
+            phi = torch.sin(torch.pi * cells.quadrature.flat).prod(dim=0)
+            control = cells.evaluate(torch.from_numpy(solution.control)[None])[0, 0]
+            amplitude = (weights * control * phi).sum() / (weights * phi**2).sum()
+            values.append((solution.objective, float(amplitude)))
         found.append([extrapolated(list(each), (1, 2, 3)) for each in zip(*values, strict=True)])
     objective, coefficient = zip(*found, strict=True)
     assert extrapolated(list(objective), (4,)) == pytest.approx(0.00615875711690, rel=5e-5)
-    assert extrapolated(list(coefficient), (2,)) == pytest.approx(6.844159438880, rel=1e-3)
+    assert extrapolated(list(coefficient), (4,)) == pytest.approx(6.844159438880, rel=1e-4)
 
 
 def test_boundary_control_of_heat_converges_at_order_two() -> None:
@@ -64,9 +69,10 @@ def test_boundary_control_of_heat_converges_at_order_two() -> None:
         gaps.append(abs(solution.objective - exact))
         y = solution.problem.control.parts[0].nodes[1]
         control = (1 - (np.arange(n) + 0.5) / n)[:, None] * np.cos(np.pi * y)
-        errors.append(float(np.abs(solution.control.reshape(n, -1) - control).max()))
-    assert orders(gaps)[-1] == pytest.approx(2.0, abs=0.1) and gaps[-1] < 6e-3 * exact
-    assert orders(errors)[-1] > 1.7
+        errors.append(float(np.sqrt(np.square(solution.control.reshape(n, -1) - control).mean())))
+    assert orders(gaps)[-1] == pytest.approx(2.0, abs=0.1) and gaps[-1] < 3e-4 * exact
+    # In the mean square; at the corners the order of the largest error is lower, 1.6 to 1.7.
+    assert orders(errors)[-1] > 1.9
 
 
 SHIPPED = {

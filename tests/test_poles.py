@@ -53,9 +53,10 @@ def test_poles_are_distinguished_from_large_values(name: str, scale: float) -> N
 
 
 def load(expression: str, target: float, **more: Any) -> dict[str, Any]:
-    """A problem with the load c, whose state c x (1 - x) / 2 linear elements have at their nodes."""
+    """A problem with the load c, whose state c x (1 - x) / 2 quadratic elements have."""
     return {
         "name": "pole",
+        "element": "P2",
         "mesh": {"kind": "interval", "cells": 8},
         "pde": {"kind": "poisson", "source": expression, "boundary": {"all": {"dirichlet": 0}}},
         "control": {"kind": "parameter", "name": "k", "initial": 0.5},

@@ -7,6 +7,9 @@ from pathlib import Path
 import meshio
 import numpy as np
 import pytest
+import skfem
+from scipy.sparse.linalg import LinearOperator, cg, splu
+from skfem.models.poisson import laplace, mass
 
 import nhgd_pde as nhgd
 from benchmarks.reference import (
@@ -55,10 +58,12 @@ def test_objective_converges_to_the_exact_optimum_at_order_two(
     family: tuple[str, list[nhgd.Solution]],
 ) -> None:
     name, solutions = family
-    exact = CASES[name][2]
+    target, _, exact, _ = CASES[name]
     errors = [abs(solution.objective - exact) / exact for solution in solutions]
-    assert errors[SIZES.index(128)] <= 5e-4
     assert min(orders(errors)) >= 1.9
+    # On this mesh the error of an interpolated target has the other sign.
+    nodal = nhgd.solve(nhgd.load(poisson_control(128, target, ALPHA), {"objective.0.target_at": "nodes"}))
+    assert abs(nodal.objective - exact) <= 5e-4 * exact
 
 
 def test_control_converges_at_order_two(family: tuple[str, list[nhgd.Solution]]) -> None:
@@ -92,10 +97,44 @@ def test_outer_iterations_do_not_grow_on_a_locally_refined_mesh(tmp_path: Path) 
 
 @pytest.mark.parametrize(("n", "objective"), [(64, 7.756669526e-4), (256, 7.745210125e-4)])
 def test_shipped_problem_reaches_the_published_discrete_optimum(n: int, objective: float) -> None:
-    solution = nhgd.solve(nhgd.load("problems/poisson_control.yaml", {"mesh.cells": [n, n]}))
+    """Two other codes have found it; they interpolate the target."""
+    overrides = {"mesh.cells": [n, n], "objective.0.target_at": "nodes"}
+    solution = nhgd.solve(nhgd.load("problems/poisson_control.yaml", overrides))
     assert solution.status == "converged"
     assert solution.objective == pytest.approx(objective, rel=5e-7)
     assert solution.stats["peak_memory_bytes"] <= 2 * 2**30
+
+
+def discrete_optimum(n: int, alpha: float) -> float:
+    """The optimum of the shipped problem with the target itself, by scikit-fem and SciPy alone, with a fine rule."""
+    ticks = np.linspace(0.0, 1.0, n + 1)
+    basis = skfem.Basis(skfem.MeshTri.init_tensor(ticks, ticks), skfem.ElementTriP1(), intorder=8)
+    gram, stiffness = mass.assemble(basis).tocsr(), laplace.assemble(basis).tocsc()
+    target = np.asarray(np.prod(np.sin(2 * np.pi * np.asarray(basis.global_coordinates())), axis=0))
+    load = skfem.LinearForm(lambda v, w: np.prod(np.sin(2 * np.pi * w.x), axis=0) * v).assemble(basis)
+    inner, nodes = basis.complement_dofs(basis.get_dofs()), gram.shape[0]
+    factors, rows = splu(stiffness[inner][:, inner].tocsc()), gram[inner]
+
+    def hessian(v: np.ndarray) -> np.ndarray:
+        return alpha * (gram @ v) + rows.T @ factors.solve(rows[:, inner] @ factors.solve(rows @ v))
+
+    system = LinearOperator((nodes, nodes), hessian, dtype=np.float64)
+    riesz = LinearOperator((nodes, nodes), splu(gram.tocsc()).solve, dtype=np.float64)
+    v, failed = cg(system, rows.T @ factors.solve(load[inner]), rtol=1e-10, M=riesz)
+    assert not failed
+    u = np.zeros(nodes)
+    u[inner] = factors.solve(rows @ v)
+    misfit = np.asarray(basis.interpolate(u)) - target
+    return 0.5 * float((misfit**2 * basis.dx).sum()) + 0.5 * alpha * float(v @ (gram @ v))
+
+
+def test_shipped_problem_reaches_the_discrete_optimum_of_the_target_itself() -> None:
+    """The rules differ by an error of order 6: 2.8e-5 of the value on 16 x 16 cells, 7.4e-9 on 64 x 64."""
+    gaps = []
+    for n in (16, 32, 64):
+        solution = nhgd.solve(nhgd.load("problems/poisson_control.yaml", {"mesh.cells": [n, n]}))
+        gaps.append(abs(solution.objective / discrete_optimum(n, ALPHA) - 1.0))
+    assert gaps[-1] < 1e-8 and min(orders(gaps)) > 5.8, gaps
 
 
 def test_nhgd_and_the_exact_adjoint_find_the_same_optimum() -> None:

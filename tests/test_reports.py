@@ -428,3 +428,67 @@ def test_a_picture_of_nothing_finite_is_drawn(tmp_path: Path) -> None:
     picture(Pictured(grid, data), ["state", "control"], "x" * 300).savefig(tmp_path / "nothing.png")
     with pytest.raises(ValueError, match="expected one of heat, found state, control"):
         picture(Pictured(grid, data), ["heat"], "none")
+
+
+# The words of the report
+
+
+def page_of(problem: dict[str, Any] | Path, folder: Path, **settings: Any) -> tuple[nhgd.Solution, Page]:
+    solution = nhgd.solve(nhgd.load(problem, settings))
+    return solution, Page(solution.report(folder / "report.html").read_text(encoding="utf-8"))
+
+
+def test_a_report_names_what_the_file_gives_and_nothing_else(tmp_path: Path) -> None:
+    poisson = ROOT / "problems/poisson_control.yaml"
+    _, page = page_of(poisson, tmp_path, **{"mesh.cells": [4, 4]})
+    assert "poisson: -div(conductivity grad u) + reaction u = source." in page.text
+    assert (
+        "weight/2 int (u - target)^2. Here target" in page.text and "weight/2 int (v - reference)^2. Here" in page.text
+    )
+    for other in ("mean_gradient", "sensors", "measured", "|grad", "|v|"):
+        assert other not in page.text.split("The problem file with all its values")[0], other
+    # With a mean gradient, sensors and another norm there are the others.
+    (tmp_path / "s.csv").write_text("0.3 0.4 1\n")
+    settings = {
+        "mesh.cells": [4, 4],
+        "pde.mean_gradient": [1, 0],
+        "objective.0": {"kind": "tracking", "at": str(tmp_path / "s.csv")},
+        "objective.1.norm": "h1",
+    }
+    _, page = page_of(poisson, tmp_path, **settings)
+    said = page.text.split("The problem file with all its values")[0]
+    assert "-div(conductivity (grad u + mean_gradient)) + reaction u = source." in said
+    assert "weight/2 times the sum of (u - measured)^2 over the measurements in a file. Here at" in said
+    assert "target" not in said and "weight/2 int |grad (v - reference)|^2." in said and "int (v - ref" not in said
+
+
+def test_the_equation_of_a_report_has_no_advice_on_the_file(tmp_path: Path) -> None:
+    _, page = page_of(ROOT / "problems/heat_control.yaml", tmp_path, **{"mesh.cells": 6, "time.steps": 3})
+    assert "heat: capacity u_t - div(conductivity grad u) + reaction u = source." in page.text
+    assert "needs `time`" not in page.text
+
+
+def test_the_parts_of_the_gradient_error_are_explained(tmp_path: Path) -> None:
+    solution, page = page_of(ROOT / "problems/poisson_control.yaml", tmp_path, **{"mesh.cells": [6, 6]})
+    parts = solution.stats["gradient_error_parts"]
+    for key in ("inner", "adjoint", "sampling"):
+        assert page.numbers[f"gradient_error_parts.{key}"] == repr(parts[key])
+    for sentence in (
+        "The state satisfies its equation only up to the error above.",
+        "The adjoint variable satisfies its equation only up to the error above.",
+        "The gradient was taken from a part of the scenarios; zero without random inputs, and where all were used.",
+    ):
+        assert sentence in page.text
+
+
+def test_counts_and_times_of_a_report_say_what_they_are_of(tmp_path: Path) -> None:
+    explained = "The objective is quadratic in the control"
+    solution, page = page_of(ROOT / "problems/poisson_control.yaml", tmp_path, **{"mesh.cells": [6, 6]})
+    assert solution.stats["evaluations"] < solution.stats["outer_iterations"]
+    assert "controls at which state and adjoint were solved for" in page.text and explained in page.text
+    assert "after the last iteration" in page.text and "judg" not in page.text
+    # Every step of a nonlinear problem is evaluated.
+    _, page = page_of(ROOT / "problems/semilinear_control.yaml", tmp_path, **{"mesh.cells": [6, 6]})
+    assert explained not in page.text
+    _, page = page_of(ROOT / "problems/robust_poisson.yaml", tmp_path, **KINDS["robust_poisson"][0])
+    assert "judging the answer in fresh scenarios" in page.text

@@ -14,6 +14,7 @@ from .trials import TrialPoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito (2008), without the yellow that white paper swallows; more lines differ in markers and dashes.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -79,8 +80,16 @@ def _lines(runs: Iterable[tuple[str, Iterable[float], Iterable[float]]]) -> tupl
 
 
 def draw(results: ProblemResults, plot: Plot) -> bytes:
-    """A PNG: the median over the seeds as a line, the band from the least to the largest behind it."""
+    """The figure of a plot as the content of a PNG file."""
+    stream = io.BytesIO()
+    figure_of(f"{results.name}: {results.description}", plot).savefig(stream, dpi=150, format="png")
+    return stream.getvalue()
+
+
+def figure_of(title: str, plot: Plot) -> Figure:
+    """The median over the seeds as a line, and the band from the least to the largest behind it."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(8.0, 4.8), layout="constrained")
     axes = figure.subplots()
@@ -98,14 +107,14 @@ def draw(results: ProblemResults, plot: Plot) -> bytes:
             axes.set_xlim(left=0.0)
         else:
             axes.set_xscale("log")
-    axes.set(xlabel=plot.x, ylabel=plot.y, title=f"{results.name}: {results.description}")
+    if axes.get_xscale() == "linear" and plot.x != "seconds":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel=plot.x, ylabel=plot.y, title=title)
     axes.grid(True, which="major", color="0.88", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", frameon=False, fontsize="small")
-    stream = io.BytesIO()
-    figure.savefig(stream, dpi=150, format="png")
-    return stream.getvalue()
+    return figure
 
 
 def _band(axes: Axes, line: Line, number: int, lines: int) -> None:

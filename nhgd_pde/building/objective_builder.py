@@ -114,8 +114,9 @@ class ObjectiveBuilder:
 
     def region(self, key: str, on: str | None) -> tuple[EvaluationOperator, np.ndarray]:
         """The functions of the state at the points of an integral, and a mask (elements, points) of its region."""
-        if on is not None and on in self.facets and on not in self.state.domain.subdomains:
-            evaluation = self.state.facets(self.facets[on])
+        facets = self._facets_of(on)
+        if facets is not None:
+            evaluation = self.state.facets(facets)
             return evaluation, np.broadcast_to(1.0, tuple(evaluation.quadrature.weights.shape))
         if on is not None and on not in self.state.domain.subdomains:
             self.values.mistakes.unknown(
@@ -124,6 +125,19 @@ class ObjectiveBuilder:
             on = None
         cells = self.state.cells
         return cells, self.values.indicator(key, on, cells).reshape(cells.quadrature.weights.shape)
+
+    def finer_region(self, key: str, on: str | None) -> tuple[EvaluationOperator, np.ndarray]:
+        """The values of one field of the first group at more points, and a mask (elements,) of the region."""
+        facets = self._facets_of(on)
+        values = self.state.parts[0].finer_values(facets)
+        mask = np.full(len(values.dofs), on is None or facets is not None)
+        if on is not None and facets is None:
+            mask[self.values.subdomain(key, on)] = True
+        return values, mask
+
+    def _facets_of(self, on: str | None) -> np.ndarray | None:
+        """The facets of a region on the boundary; None where it consists of cells."""
+        return None if on is None or on in self.state.domain.subdomains else self.facets.get(on)
 
     def chosen(self, key: str, component: int | None) -> range:
         """The fields that a term is about: the first group of fields, or one of them."""

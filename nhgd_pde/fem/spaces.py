@@ -13,7 +13,7 @@ import torch
 from .deferred_basis import DeferredBasis
 from .evaluation_operator import EvaluationOperator
 from .mesh import Domain
-from .tables import cell_evaluation, facet_evaluation, point_evaluation, tangential
+from .tables import cell_evaluation, cell_values, facet_evaluation, point_evaluation, tangential, values_alone
 
 # scikit-fem's elements of the degrees 0, 1 and 2 on each kind of cell.
 _ELEMENTS = {
@@ -90,11 +90,25 @@ class Space:
 
     def _facet_basis(self, facets: np.ndarray, like: Space | None) -> skfem.FacetBasis:
         """The basis on some facets, by default with points that are exact for products of two of its functions."""
+        return self._facet_basis_of_order(facets, 2 * _degree(self.element if like is None else like.element))
+
+    def _facet_basis_of_order(self, facets: np.ndarray, order: int) -> skfem.FacetBasis:
         mesh = self.domain.geometry
-        order = 2 * _degree(self.element if like is None else like.element)
         return skfem.FacetBasis(
             mesh, self.basis.elem, facets=facets, intorder=order, dofs=self.basis.dofs, disable_doflocs=True
         )
+
+    def finer_values(self, facets: np.ndarray | None = None) -> EvaluationOperator:
+        """The values of the functions, without gradients, at more points of the cells or of some facets.
+
+        The rule is exact for products of two polynomials of the degree of the space plus one.
+        """
+        degree = _degree(self.element) + 1
+        if facets is not None:
+            return values_alone(facet_evaluation(self._facet_basis_of_order(facets, 2 * degree), self.device))
+        order = _order(self.domain.cell, degree)
+        basis = DeferredBasis(self.domain.geometry, self.basis.elem, intorder=order, dofs=self.basis.dofs)
+        return cell_values(basis, self.device)
 
     def cells_at(self, x: np.ndarray) -> np.ndarray | None:
         """(k,) the cells of points (dim, k); None where a point is outside."""
@@ -172,15 +186,20 @@ def _degree(element: str) -> int:
     return int(element[1:])
 
 
+def _order(cell: str, degree: int) -> int:
+    """The order of a rule that is exact for products of two polynomials of a degree.
+
+    On quadrilaterals and hexahedra it holds in each coordinate. scikit-fem's rule of order 4 on tetrahedra has negative
+    weights, with which a mass matrix has no root, and those of order 5 to 7 are exact for one degree less.
+    """
+    return 2 * degree + 1 if cell == "tetra" and degree > 1 else 2 * degree
+
+
 def space(domain: Domain, element: str, device: torch.device, like: Space | None = None) -> Space:
     """A space on a domain, with the quadrature points of the space `like` if products of both are integrated."""
     elem = _ELEMENTS[domain.cell][_degree(element)]()
     if like is None:
-        # The rule is exact for products of two functions of the space; on quadrilaterals and hexahedra its order holds
-        # in each coordinate. The rule of order 4 on tetrahedra has negative weights, with which a mass matrix has no
-        # root.
-        order = 2 * _degree(element)
-        basis = DeferredBasis(domain.geometry, elem, intorder=5 if domain.cell == "tetra" and order == 4 else order)
+        basis = DeferredBasis(domain.geometry, elem, intorder=_order(domain.cell, _degree(element)))
     else:
         basis = DeferredBasis(domain.geometry, elem, quadrature=like.basis.quadrature)
     found = Space(domain, element, basis, device)

@@ -19,9 +19,8 @@ def cell_evaluation(basis: skfem.CellBasis, device: torch.device) -> EvaluationO
     Values are those on the reference cell, and gradients follow from the inverse of the map of the cells, as scikit-fem
     computes them; its own tables take four times the memory on tetrahedra.
     """
-    mesh, points, count = basis.mesh, np.asarray(basis.X), basis.Nbfun
-    reference = [basis.elem.lbasis(points, i) for i in range(count)]
-    values = np.stack([np.broadcast_to(value, points.shape[1:]) for value, _ in reference], axis=-1)
+    mesh, points = basis.mesh, np.asarray(basis.X)
+    reference = (basis.elem.lbasis(points, i) for i in range(basis.Nbfun))
     slopes = np.stack([np.broadcast_to(gradient, points.shape) for _, gradient in reference])
     if isinstance(basis.mapping, skfem.MappingAffine):
         # The map of the mesh itself keeps its matrices, which are not needed again.
@@ -35,6 +34,26 @@ def cell_evaluation(basis: skfem.CellBasis, device: torch.device) -> EvaluationO
             for axis in range(len(points))
         )
         weights = basis.dx
+    values = _cell_values(basis, weights, device)
+    return replace(values, tables=(*values.tables, *gradients))
+
+
+def cell_values(basis: skfem.CellBasis, device: torch.device) -> EvaluationOperator:
+    """The values of a scalar scikit-fem basis on all cells, without gradients."""
+    if isinstance(basis.mapping, skfem.MappingAffine):
+        return _cell_values(basis, np.abs(skfem.MappingAffine(basis.mesh).detA)[:, None] * basis.W, device)
+    return _cell_values(basis, basis.dx, device)
+
+
+def values_alone(functions: EvaluationOperator) -> EvaluationOperator:
+    """The functions without their gradients."""
+    return replace(functions, tables=functions.tables[:1], parts=functions.parts[:1])
+
+
+def _cell_values(basis: skfem.CellBasis, weights: np.ndarray, device: torch.device) -> EvaluationOperator:
+    mesh, points = basis.mesh, np.asarray(basis.X)
+    reference = (basis.elem.lbasis(points, i)[0] for i in range(basis.Nbfun))
+    values = np.stack([np.broadcast_to(value, points.shape[1:]) for value in reference], axis=-1)
     # The map of a cell of second order has more nodes than the cell has corners.
     nodes = mesh.t if len(mesh.elem.doflocs) == len(mesh.t) else np.asarray(mesh.dofs.element_dofs)
     nodal = (mesh.elem().lbasis(points, i)[0] for i in range(len(nodes)))
@@ -47,7 +66,7 @@ def cell_evaluation(basis: skfem.CellBasis, device: torch.device) -> EvaluationO
     table = _on(device, values[None]).expand(mesh.nelements, -1, -1)
     quadrature = Quadrature(_on(device, weights), len(points), places)
     dofs = np.asarray(basis.element_dofs).T
-    return EvaluationOperator((table, *gradients), dofs, int(basis.N), quadrature)
+    return EvaluationOperator((table,), dofs, int(basis.N), quadrature)
 
 
 def _affine_gradients(slopes: np.ndarray, inverse: np.ndarray, device: torch.device) -> tuple[Tensor, ...]:

@@ -58,25 +58,34 @@ class ControlTerm(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Tracking:
-    """1/2 (C u - target)^T M (C u - target), C a sparse matrix or the identity.
+    """1/2 e^T M e - remainder . e + constant with e = C u - target, C a sparse matrix or the identity.
 
     Attributes:
         mass: M (k, k), such as the weighted mass matrix of the state space on a region.
-        target: (k,) the target.
+        target: (k,) the target at the nodes or sensors.
         rows: C (k, N), such as values at some times or sensors; None for the identity.
+        remainder: (k,) the integrals of what the values at the nodes leave of the target, with every function; None
+            where that is nothing.
+        constant: half the integral of its square.
     """
 
     mass: SparseMatrix
     target: Tensor
     rows: SparseMatrix | None = None
+    remainder: Tensor | None = None
+    constant: float = 0.0
     quadratic: bool = True
 
     def value(self, u: Tensor) -> Tensor:
         misfit = self._seen(u) - self.target
-        return 0.5 * (misfit * self.mass.mv(misfit)).sum(-1)
+        weighted = 0.5 * self.mass.mv(misfit)
+        if self.remainder is not None:
+            weighted = weighted - self.remainder
+        return (misfit * weighted).sum(-1) + self.constant
 
     def derivative(self, u: Tensor) -> Tensor:
-        return self._back(self.mass.mv(self._seen(u) - self.target))
+        weighted = self.mass.mv(self._seen(u) - self.target)
+        return self._back(weighted if self.remainder is None else weighted - self.remainder)
 
     def second_derivative(self, u: Tensor, direction: Tensor) -> Tensor:
         return self._back(self.mass.mv(self._seen(direction)))

@@ -15,15 +15,19 @@ from .field_panels import (
     colours_of,
     draw_arrows,
     draw_curve,
+    draw_marks,
     draw_on_boundary,
     draw_over_time,
     on_boundary_alone,
+    on_ends_alone,
 )
 from .fields import FieldData, Grid
 from .slices import Slice, middle_slice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from .controls_over_time import TimeCurve
 
 # Most fields in a picture.
 _MOST_FIELDS = 11
@@ -34,6 +38,8 @@ _TIMES_IN_1D, _TIMES = 61, 3
 # Names that begin so follow the states, in this order; other names are left out of a quick look.
 _AFTER = ("control", "density", "target")
 _LEFT_OUT = ("adjoint", "sensitivity", "multiplier")
+# Sensors this far from a slice, relative to the extent of the body across it, are marked there.
+_NEAR_SLICE = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,11 +56,15 @@ class Pictured:
 
     Attributes:
         moments: at rising times, the last one `data`; empty for a steady problem.
+        curves: the controls that vary in time.
+        sensors: places of measurements, with the fields of sensors.vtu; None without sensors.
     """
 
     grid: Grid
     data: FieldData
     moments: Sequence[FieldData] = ()
+    curves: Sequence[TimeCurve] = ()
+    sensors: tuple[Grid, FieldData] | None = None
 
     def varies(self, name: str) -> bool:
         """Whether a field changes in time."""
@@ -81,6 +91,19 @@ def dimension(grid: Grid) -> int:
     return 1 if grid.cell_type.startswith("line") else 2 if grid.cell_type in CORNERS else 3
 
 
+def sensor_places(shown: Pictured, cut: Slice | None = None) -> np.ndarray:
+    """(k, dim) the places of the sensors, each once; of a slice (k, 2) those that are close to it."""
+    dim = dimension(shown.grid)
+    if shown.sensors is None:
+        return np.zeros((0, dim))
+    found = np.unique(shown.sensors[0].points[:, :dim], axis=0)
+    if cut is None:
+        return found
+    across = shown.grid.points[:, cut.axis]
+    away = np.abs(found[:, cut.axis] - cut.values(across)[0])
+    return np.asarray(np.delete(found[away <= _NEAR_SLICE * np.ptp(across)], cut.axis, axis=1))
+
+
 def shown_levels(count: int, dim: int) -> list[int]:
     """Which of `count` times of an evolution are drawn; none of one time."""
     if count < 2:
@@ -104,11 +127,10 @@ def field_panels(shown: Pictured, names: Sequence[str]) -> list[Panel]:
         return [*_panels_over_time(grid, shown, there, main), *_panels_of_curves(grid, shown, there, main)]
     drawn = [(name, *moment) for name in there for moment in _moments(shown, name)]
     colours = _colours([(name, lengths_of(data, name)) for name, data, _ in drawn], main)
-    cut = middle_slice(grid) if grid.points.shape[1] == 3 else None
-    place = "" if cut is None else f", {cut[1]}"
-    canvas = _Canvas(grid, Plane.of(grid)) if cut is None else _Canvas(grid, Plane.across(cut[0]), cut[0])
+    canvas = _Canvas.of(grid)
+    marks = {main: sensor_places(shown, canvas.cut)}
     return [
-        Panel(f"{_label(data, name)}{when}{place}", canvas.drawing(data, name, own))
+        Panel(f"{_label(data, name)}{when}{canvas.place}", canvas.drawing(data, name, own, marks.get(name)))
         for (name, data, when), own in zip(drawn, colours, strict=True)
     ]
 
@@ -129,15 +151,22 @@ def _label(data: FieldData, name: str) -> str:
 
 
 def _moments(shown: Pictured, name: str) -> list[tuple[FieldData, str]]:
-    """The times at which a field is drawn, and what its title says about the time: controls and targets once."""
+    """The times at which a field is drawn, and what its title says about the time: targets once."""
     if not shown.varies(name):
-        return [(shown.data, "")]
+        return [(shown.data, _when(shown, name))]
     found = list(shown.moments)
-    if name.startswith(_AFTER):
+    if name.startswith("target"):
         found = [found[len(found) // 2]]
     elif not np.any(values_of(found[0], name)):
         found = found[1:]  # A state that starts from zero.
     return [(each, f" at t = {each.time:.4g}") for each in found]
+
+
+def _when(shown: Pictured, name: str) -> str:
+    """What a title says about the time of a field of an evolution that is drawn at one time alone."""
+    changing = {f"control_{each.control}" for each in shown.curves} | ({"control"} if shown.curves else set())
+    alone = not shown.moments and shown.data.time > 0.0 and (not name.startswith(_AFTER) or name in changing)
+    return f" at t = {shown.data.time:.4g}" if alone else ""
 
 
 def _group(name: str, main: str) -> str:
@@ -171,17 +200,31 @@ class _Canvas:
 
     Attributes:
         cut: the slice that they belong to; None in the plane.
+        place: where the slice is, as the end of a title.
     """
 
     grid: Grid
     plane: Plane
     cut: Slice | None = None
+    place: str = ""
 
-    def drawing(self, data: FieldData, name: str, colours: Colours) -> Callable[[Axes], Any]:
-        """Draws one field."""
+    @classmethod
+    def of(cls, grid: Grid) -> _Canvas:
+        """The plane grid itself, or the slice through the middle of a body."""
+        if grid.points.shape[1] == 2:
+            return cls(grid, Plane.of(grid))
+        cut, place = middle_slice(grid)
+        return cls(grid, Plane.across(cut), cut, f", {place}")
+
+    def drawing(
+        self, data: FieldData, name: str, colours: Colours, marks: np.ndarray | None = None
+    ) -> Callable[[Axes], Any]:
+        """Draws one field, and marks (k, 2) on it."""
         values, at_points, vectors = lengths_of(data, name), name in data.point, values_of(data, name)
 
         def draw(axes: Axes) -> Any:
+            if marks is not None:
+                draw_marks(axes, marks)
             if self.cut is not None:
                 own = self.cut.values(values) if at_points else values
                 return self.plane.draw(axes, own, at_points, colours)
@@ -199,13 +242,27 @@ def _panels_over_time(grid: Grid, shown: Pictured, names: Sequence[str], main: s
     """The fields over an interval that change in time, as colours over x and t."""
     times = [each.time for each in shown.moments]
     fields = [(name, [lengths_of(each, name) for each in shown.moments]) for name in names if shown.varies(name)]
+    # What acts at the ends of the interval alone would be a line at the edge of such a picture.
+    fields = [each for each in fields if not (each[0].startswith("control") and on_ends_alone(grid, each[1]))]
     colours = _colours([(name, np.stack(values)) for name, values in fields], main)
 
-    def drawing(values: Sequence[np.ndarray], own: Colours) -> Callable[[Axes], Any]:
-        return lambda axes: draw_over_time(axes, grid, values, times, own)
+    def drawing(name: str, values: Sequence[np.ndarray], own: Colours) -> Callable[[Axes], Any]:
+        def draw(axes: Axes) -> Any:
+            if name == main and shown.sensors is not None:
+                draw_marks(axes, _places_over_time(*shown.sensors, times))
+            return draw_over_time(axes, grid, values, times, own)
+
+        return draw
 
     panels = zip(fields, colours, strict=True)
-    return [Panel(_label(shown.data, name), drawing(values, own)) for (name, values), own in panels]
+    return [Panel(_label(shown.data, name), drawing(name, values, own)) for (name, values), own in panels]
+
+
+def _places_over_time(grid: Grid, data: FieldData, times: Sequence[float]) -> np.ndarray:
+    """(k, 2) place and time of the measurements on an interval; those without a time are at the end."""
+    when = data.point.get("time", np.full(len(grid.points), np.nan))
+    found = np.column_stack([grid.points[:, 0], np.where(np.isfinite(when), when, times[-1])])
+    return np.asarray(np.unique(found, axis=0))
 
 
 def _panels_of_curves(grid: Grid, shown: Pictured, names: Sequence[str], main: str) -> list[Panel]:
@@ -215,17 +272,27 @@ def _panels_of_curves(grid: Grid, shown: Pictured, names: Sequence[str], main: s
     first = with_targets if main in curves else []
     groups = [*([first] if first else []), *([name] for name in curves if name not in first)]
     return [
-        Panel(" and ".join(_label(shown.data, name) for name in group), _curves(grid, shown.data, group))
+        Panel(
+            " and ".join(_label(shown.data, name) for name in group) + _when(shown, group[0]),
+            _curves(grid, shown, group, main in group),
+        )
         for group in groups
     ]
 
 
-def _curves(grid: Grid, data: FieldData, names: Sequence[str]) -> Callable[[Axes], None]:
+def _curves(grid: Grid, shown: Pictured, names: Sequence[str], measured: bool) -> Callable[[Axes], None]:
+    """Draws fields as curves; with `measured`, of steady problems also what sensors have measured."""
+    data = shown.data
+
     def draw(axes: Axes) -> None:
+        sensors = shown.sensors
+        if measured and sensors is not None and "measured" in sensors[1].point and "time" not in sensors[1].point:
+            values = np.asarray(sensors[1].point["measured"])
+            axes.plot(sensors[0].points[:, 0], values, "o", color="0.4", markersize=3.5, label="measured")
         for name in names:
             style = {"linestyle": "--"} if name.startswith("target") else {}
             draw_curve(axes, grid, lengths_of(data, name), label=_label(data, name), **style)
-        if len(names) > 1:
+        if len(axes.lines) > 1:
             axes.legend(fontsize="small")
 
     return draw

@@ -134,6 +134,14 @@ def draw_over_time(
     return axes.pcolormesh(x[order], times, values, shading="gouraud", **colours.drawing)
 
 
+def draw_marks(axes: Axes, places: np.ndarray) -> None:
+    """Marks places (k, 2), above what is drawn there; the more there are, the smaller."""
+    if len(places):
+        size = float(np.clip(40.0 / np.sqrt(len(places)), 1.2, 5.0))
+        style = {"markerfacecolor": "white", "markeredgecolor": "black", "markeredgewidth": 0.12 * size}
+        axes.plot(*places.T, "o", markersize=size, zorder=4, clip_on=False, **style)  # type: ignore[arg-type]
+
+
 def draw_arrows(axes: Axes, grid: Grid, vectors: np.ndarray) -> None:
     """Draws a few arrows along vectors (N, 2) at points of a plane grid, as long as the vectors are."""
     low, size = grid.points.min(axis=0), np.ptp(grid.points, axis=0).max()
@@ -153,6 +161,15 @@ def draw_arrows(axes: Axes, grid: Grid, vectors: np.ndarray) -> None:
             *grid.points[chosen].T, *arrows.T, angles="xy", scale_units="xy", scale=1.0, color="white",
             edgecolor="0.2", linewidth=0.4, width=0.007, pivot="mid",
         )  # fmt: skip
+
+
+def on_ends_alone(grid: Grid, moments: Sequence[np.ndarray]) -> bool:
+    """Whether values at the points of an interval are zero, at all times, at all points but its two ends."""
+    x = grid.points[:, 0]
+    if len(moments[0]) != len(x) or len(x) < 3:
+        return False
+    inside = (x > x.min()) & (x < x.max())
+    return not any(np.nan_to_num(each)[inside].any() for each in moments)
 
 
 def on_boundary_alone(grid: Grid, values: np.ndarray) -> bool:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .atomic import OutputError, write_atomically
+from .controls_over_time import read_curves
 from .fields import FieldData, FieldSeries, read_vtu
-from .names import EVOLUTION, FIGURE, FINAL, HISTORY, IMAGES
+from .names import CONTROLS, EVOLUTION, FIGURE, FINAL, HISTORY, IMAGES, SENSORS
 from .run_folder import read_ended, read_history
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def title_of(summary: Mapping[str, Any]) -> str:
 
 
 def pictured_in(folder: Path) -> Pictured:
-    """The fields of final.vtu, and of an evolution those at some of its times.
+    """The fields of final.vtu, and of an evolution those at some of its times; controls over time, and sensors.
 
     Raises:
         OutputError: a file cannot be read.
@@ -68,4 +69,5 @@ def pictured_in(folder: Path) -> Pictured:
     moments: list[FieldData] = []
     for k in shown_levels(len(indices), dimension(grid)):
         moments.append(read_vtu(series.file_path(indices[k]))[1])
-    return Pictured(grid, data, moments)
+    sensors = read_vtu(folder / SENSORS) if (folder / SENSORS).exists() else None
+    return Pictured(grid, data, moments, read_curves(folder / CONTROLS), sensors)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# The file by which the folder of a study is recognised; its run folders are in it.
+STUDY = "study.yaml"
 PROBLEM, SUMMARY, HISTORY, LOG = "problem.yaml", "summary.json", "history.csv", "run.log"
 # The newest checkpoint, and the one before it, which takes its place where the newest one is damaged.
 CHECKPOINT, EARLIER_CHECKPOINT = "checkpoint.pt", "checkpoint-before.pt"
@@ -19,6 +21,8 @@ SENSORS, BOUNDARY, BOUNDARY_EVOLUTION = "sensors.vtu", "boundary_control.vtu", "
 # the package of that name.
 STATE_SCRIPT, SURFACE = "paraview_state.py", "density.stl"
 SCENARIOS = "scenarios.csv"
+# The controls that vary in time.
+CONTROLS = "controls_over_time.csv"
 # The picture for a quick look, and the page about the run.
 FIGURE, REPORT = "figure.png", "report.html"
 # Of adaptive meshes: the folder with a run for each of them, that mesh in its run, and the table of all of them.

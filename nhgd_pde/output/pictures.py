@@ -12,6 +12,8 @@ import numpy as np
 
 from .field_layout import Panel, Pictured, field_panels, flat
 from .fields import Grid
+from .sensor_panels import sensor_panels
+from .time_panels import time_panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,11 +34,16 @@ def picture(shown: Pictured, names: Sequence[str], title: str, rows: Sequence[Ma
     Raises:
         ValueError: none of the names is there.
     """
-    panels = field_panels(shown, names)
-    if not panels:
+    if not field_panels(shown, names):
         there = ", ".join([*shown.data.point, *shown.data.cell]) or "nothing"
         raise ValueError(f"expected one of {', '.join(names)}, found {there}")
-    return arranged([*panels, *convergence_panels(rows)], title, panel_height(shown.grid))
+    panels = [*answer_panels(shown, names), *convergence_panels(rows)]
+    return arranged(panels, title, panel_height(shown.grid))
+
+
+def answer_panels(shown: Pictured, names: Sequence[str]) -> list[Panel]:
+    """The panels of fields, of controls over time, and of sensors."""
+    return [*field_panels(shown, names), *time_panels(shown), *sensor_panels(shown)]
 
 
 def arranged(panels: Sequence[Panel], title: str, height: float, columns: int | None = None) -> Figure:
@@ -103,6 +110,8 @@ def convergence_panels(rows: Sequence[Mapping[str, object]]) -> list[Panel]:
 
 def _draw_history(axes: Axes, rows: Sequence[Mapping[str, object]]) -> None:
     """Draws the norm of the gradient, relative to the first one, and how far the objective is above its last value."""
+    from matplotlib.ticker import MaxNLocator
+
     iterations = [row["iteration"] for row in rows]
     norms, values = (np.array([row[key] for row in rows], dtype=float) for key in ("gradient_norm", "objective"))
     marker = "." if len(rows) < 60 else ""
@@ -117,6 +126,7 @@ def _draw_history(axes: Axes, rows: Sequence[Mapping[str, object]]) -> None:
         seen = np.where(above > 1e-15 * size, above / size, np.nan)
         axes.semilogy(iterations, seen, marker=marker, label="(objective - last) / largest")
     axes.set_xlabel("iteration")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend(fontsize="small")

@@ -6,13 +6,25 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .names import ARRAYS, BOUNDARY, BOUNDARY_EVOLUTION, EVOLUTION, FINAL, IMAGES, SCENARIOS, SENSORS, STATE_SCRIPT
+from .names import (
+    ARRAYS,
+    BOUNDARY,
+    BOUNDARY_EVOLUTION,
+    CONTROLS,
+    EVOLUTION,
+    FINAL,
+    IMAGES,
+    SCENARIOS,
+    SENSORS,
+    STATE_SCRIPT,
+)
 from .storage import StorageError
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
+    from .controls_over_time import TimeCurve
     from .fields import FieldData, Grid
     from .run_folder import RunFolder
 
@@ -38,6 +50,10 @@ class Result(Protocol):
 
     def boundary_frames(self) -> Iterable[tuple[Grid, FieldData]]:
         """The same parts at each time of an evolution with a control on them that varies; else none."""
+        ...
+
+    def control_curves(self) -> Iterable[TimeCurve]:
+        """The controls that vary in time, as curves; none of a steady problem."""
         ...
 
     def scenario_rows(self) -> Iterable[Mapping[str, Any]]:
@@ -89,7 +105,11 @@ RESULTS: dict[str, Callable[[RunFolder, Result], object]] = {
         BOUNDARY_EVOLUTION, lambda run, result: run.write_series(BOUNDARY_EVOLUTION, result.boundary_frames())
     ),
     STATE_SCRIPT: lambda run, result: _state_script(run),
-    SCENARIOS: lambda run, result: run.write_scenarios(result.scenario_rows()),
+    CONTROLS: _beside(
+        CONTROLS,
+        lambda run, result: run.write_table(CONTROLS, (row for each in result.control_curves() for row in each.rows())),
+    ),
+    SCENARIOS: lambda run, result: run.write_table(SCENARIOS, result.scenario_rows()),
     ARRAYS: lambda run, result: run.write_arrays(result.arrays()),
     IMAGES: lambda run, result: run.write_images(result.images()),
 }

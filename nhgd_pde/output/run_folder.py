@@ -13,7 +13,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +33,8 @@ from .names import (
     LOG,
     PROBLEM,
     REPORT,
-    SCENARIOS,
     STEM,
+    STUDY,
     SUMMARY,
     SURFACE,
 )
@@ -217,13 +217,13 @@ class RunFolder:
         self.check()
         write_atomically(self.path / name, content)
 
-    def write_scenarios(self, rows: Iterable[Mapping[str, object]]) -> None:
-        """Write scenarios.csv, one row for each scenario, all with the same columns; without rows, write nothing."""
+    def write_table(self, name: str, rows: Iterable[Mapping[str, object]]) -> None:
+        """Write a table such as scenarios.csv, whose rows all have the same columns; without rows, write nothing."""
         lines: list[str] = []
         for row in rows:
             lines += [_csv_line(row)] if lines else [_csv_line({name: name for name in row}), _csv_line(row)]
         if lines:
-            self.write_text(SCENARIOS, "".join(lines))
+            self.write_text(name, "".join(lines))
 
     def write_series(self, name: str, frames: Iterable[tuple[Grid, FieldData]]) -> None:
         """Write a series in time, NAME/NAME.pvd, in the order of `frames`; without frames, write nothing."""
@@ -266,7 +266,7 @@ def _read_ended(folder: Path) -> tuple[str, dict[str, Any]]:
     if not folder.is_dir():
         raise OutputError(f"{folder}: expected a run folder, found {'a file' if folder.exists() else 'nothing'}")
     if not is_ours(folder / PROBLEM):
-        raise OutputError(f"{folder}: expected a run folder, found no {PROBLEM} of a run in it")
+        raise OutputError(f"{folder}: expected a run folder, found {_found_instead(folder)}")
     if not (folder / SUMMARY).exists():
         raise OutputError(
             f"{folder}: expected a run that has ended, found no {SUMMARY}: the run goes on, or was cut off; "
@@ -279,6 +279,22 @@ def _read_ended(folder: Path) -> tuple[str, dict[str, Any]]:
     if not is_a_summary(summary):
         raise OutputError(f"{folder / SUMMARY}: expected the summary of a run, found something else: it is damaged")
     return text, summary
+
+
+def _found_instead(folder: Path) -> str:
+    """What a folder without a run is, in words: a study or another folder with run folders, one of which is named."""
+    runs = sorted(each for each in folder.iterdir() if _is_run(each))
+    if not runs:
+        return f"no {PROBLEM} of a run in it"
+    what = "a study" if (folder / STUDY).exists() else "a folder of runs"
+    return f"{what}: give the folder of one of its runs, such as {runs[0]}"
+
+
+def _is_run(folder: Path) -> bool:
+    # Folders that may not be read are none of the user's runs.
+    with suppress(OSError):
+        return is_ours(folder / PROBLEM)
+    return False
 
 
 def read_history(path: str | os.PathLike[str], up_to: int | None = None) -> list[dict[str, Cell]]:

@@ -15,22 +15,19 @@ Words = list[tuple[str, str]]
 _NOT_COEFFICIENTS = ("kind", "boundary", "points", "python", "stabilisation")
 
 
-def first_line(kind: Any) -> str:
-    """The first line of the docstring of a section, which says what it stands for."""
-    return (kind.__doc__ or "").strip().splitlines()[0]
-
-
 def task_words(task: Mapping[str, Any]) -> Words:
     """The task of machine learning."""
     kind = found_at(TASKS[task["kind"]])
-    return [("task", first_line(kind)), ("options", pairs({k: v for k, v in task.items() if k != "kind"}))]
+    return [("task", kind.meaning(task)), ("options", pairs({k: v for k, v in task.items() if k != "kind"}))]
 
 
 def equation_words(content: Mapping[str, Any]) -> Words:
     """The equation with its coefficients and boundary conditions, and the mesh."""
     pde = content["pde"]
     kind = pde.get("kind") or "python"
-    found = [("equation", f"{kind}: {first_line(found_at(EQUATIONS[kind]))}")]
+    # That an equation needs a time is for those who write a problem file.
+    formula, needs, _ = found_at(EQUATIONS[kind]).meaning(pde).partition("; needs `time`")
+    found = [("equation", f"{kind}: {formula}{'.' if needs else ''}")]
     found += [
         (name, plain(value)) for name, value in pde.items() if name not in _NOT_COEFFICIENTS and not is_empty(value)
     ]
@@ -96,7 +93,7 @@ def _with_options(section: Mapping[str, Any], kind: Any, always: Sequence[str]) 
         if name not in ("kind", "name") and not _unset(value)
         and (name in always or name not in fields or value != fields[name].default)
     }  # fmt: skip
-    what = section.get("kind") if kind is None else first_line(kind)
+    what = section.get("kind") if kind is None else kind.meaning(section)
     return f"{what} Here {pairs(shown)}." if shown else str(what)
 
 

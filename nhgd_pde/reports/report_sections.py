@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..output.field_layout import field_panels, pictured
-from ..output.pictures import arranged, convergence_panels, histogram, panel_height, png
+from ..output.field_layout import pictured
+from ..output.pictures import answer_panels, arranged, convergence_panels, histogram, panel_height, png
 from ..output.progress import is_shown
 from .markup import Markup, image, number, pairs, table, tag
 from .material import Material
@@ -42,6 +42,16 @@ _COLUMNS = {
     "solves": "solves",
     "seconds": "seconds",
     "scenarios": "scenarios",
+}
+
+# What the parts of the error of the gradient are.
+_ERROR_PARTS = {
+    "inner": ("state", "The state satisfies its equation only up to the error above."),
+    "adjoint": ("adjoint variable", "The adjoint variable satisfies its equation only up to the error above."),
+    "sampling": (
+        "sampling",
+        "The gradient was taken from a part of the scenarios; zero without random inputs, and where all were used.",
+    ),
 }
 
 Section = tuple[str, str, list[Any]]
@@ -114,12 +124,18 @@ def pictures(material: Material) -> Section | None:
     found = []
     if material.shown is not None:
         shown = material.shown
-        for panel in field_panels(shown, pictured(shown.data)):
+        for panel in answer_panels(shown, pictured(shown.data)):
             content = png(arranged([panel], "", panel_height(shown.grid)), _DPI)
-            found.append(image(content, f"The field {panel.title}"))
+            found.append(image(content, f"Picture: {panel.title}"))
     if material.images is not None:
         found.append(image(material.images, "The images that are the answer"))
     return ("fields", "Fields", [tag("div", *found, class_="pictures")]) if found else None
+
+
+_WITHOUT_EVALUATION = (
+    "The objective is quadratic in the control: most iterations know the new objective and gradient from a product "
+    "with the Hessian, without solving for state and adjoint anew."
+)
 
 
 def convergence(material: Material) -> Section:
@@ -127,25 +143,29 @@ def convergence(material: Material) -> Section:
     summary, rows = material.summary, material.history
     names = {
         "outer_iterations": "outer iterations",
-        "evaluations": "evaluations",
+        "evaluations": "controls at which state and adjoint were solved for",
         "gradient_norm": "norm of the gradient",
         "gradient_norm_initial": "norm of the gradient at the start",
     }
     parts: list[Any] = [table((text, number(summary.get(key), key)) for key, text in names.items())]
+    if (summary.get("evaluations") or 0) < (summary.get("outer_iterations") or 0):
+        parts.append(tag("p", _WITHOUT_EVALUATION, class_="note"))
     for panel in convergence_panels(rows):
         content = png(arranged([panel], "", 3.4), _DPI)
         parts.append(tag("div", image(content, "Gradient and objective over the iterations"), class_="pictures"))
-    if not rows:
-        parts.append(tag("p", "The run has no history."))
-        return "convergence", "Convergence", parts
+    parts.append(_iterations(rows) if rows else tag("p", "The run has no history."))
+    return "convergence", "Convergence", parts
+
+
+def _iterations(rows: Sequence[Mapping[str, Any]]) -> Markup:
+    """The table of the history, of a long one with the rows that the command line shows."""
     columns = [key for key in _COLUMNS if key in rows[0]]
     columns += [key for key in rows[0] if key.startswith("term_")]
     shown = [row for k, row in enumerate(rows) if is_shown(k) or k == len(rows) - 1]
     lines = [[_cell(row[key]) for key in columns] for row in shown]
     head = [_COLUMNS.get(key, key.removeprefix("term_")) for key in columns]
     left_out = f" ({len(shown)} of {len(rows)} rows)" if len(shown) < len(rows) else ""
-    parts.append(tag("details", tag("summary", f"Table of the iterations{left_out}"), table(lines, head)))
-    return "convergence", "Convergence", parts
+    return tag("details", tag("summary", f"Table of the iterations{left_out}"), table(lines, head))
 
 
 def certificates(material: Material) -> Section:
@@ -157,15 +177,22 @@ def certificates(material: Material) -> Section:
     sentences = [
         tag("p", "The state satisfies its discrete equation up to a relative error of ", state, ", and the adjoint "
             "variable its equation up to ", adjoint, "."),
-        tag("p", "These two leave an error of the gradient of about ", gradient, ", beside a norm of the gradient of ",
-            number(summary.get("gradient_norm"), "gradient_norm"), "."),
+        tag("p", "The gradient, whose norm is ", number(summary.get("gradient_norm"), "gradient_norm"),
+            ", has an error of about ", gradient, "."),
     ]  # fmt: skip
     parts = summary.get("gradient_error_parts") or {}
     if parts:
-        sentences.append(table(_leaves(parts, "gradient_error_parts")))
+        sentences.append(
+            tag("p", "This error is the sum of these parts, in the norm of the gradient, and of rounding:")
+        )
+        rows = []
+        for key, value in parts.items():
+            name, why = _ERROR_PARTS.get(key, (key, ""))
+            rows.append((name, number(value, f"gradient_error_parts.{key}"), why))
+        sentences.append(table(rows, ("from", "error", "why")))
     note = (
-        "The first two are bounds: the dual norm of the residual, divided by the norm of the solution and, where it is "
-        "known, by the inf-sup constant. The errors of the discretisation are not part of them."
+        "The errors of state and adjoint variable are bounds: the dual norm of the residual, divided by the norm of "
+        "the solution and, where it is known, by the inf-sup constant. Errors of the discretisation are not counted."
     )
     return "certificates", "Certificates", [*sentences, tag("p", note, class_="note")]
 
@@ -205,6 +232,10 @@ def _distribution(material: Material) -> Markup | None:
     return image(png(figure, _DPI), "Distribution of the objective")
 
 
+# What follows the last iteration, without and with random inputs.
+_AFTER_LAST = ("after the last iteration", "judging the answer in fresh scenarios")
+
+
 def work(material: Material) -> Section:
     """Where time went, and what was counted."""
     summary, rows = material.summary, material.history
@@ -215,8 +246,8 @@ def work(material: Material) -> Section:
         spent = {
             "start and first evaluation": min(times[0], total),
             "iterations": times[-1] - times[0],
-            "end, judgement": max(total - times[-1], 0.0),
-            "files": output or 0.0,
+            _AFTER_LAST[bool(summary.get("uncertainty"))]: max(total - times[-1], 0.0),
+            "writing files": output or 0.0,
         }
         whole = sum(spent.values()) or 1.0
         bars = [

@@ -19,6 +19,7 @@ from ..output.run_folder import RunFolder
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from ..output.controls_over_time import TimeCurve
     from ..output.field_layout import Pictured
     from ..reports.material import Material
 
@@ -97,6 +98,10 @@ class Answer:
 
     def boundary_frames(self) -> Iterator[tuple[Grid, FieldData]]:
         """The facets of boundary_control at each time of an evolution, if a control on them varies."""
+        return iter(())
+
+    def control_curves(self) -> Iterator[TimeCurve]:
+        """The curves of controls_over_time.csv; none where no control varies in time."""
         return iter(())
 
     def scenario_rows(self) -> Iterator[Mapping[str, Any]]:

@@ -203,5 +203,10 @@ def final_fields(
     # Quantities such as a stress are not those of the mean of several states.
     one = state.reshape(levels(problem), -1)[level] if states is None and len(state) == 1 else None
     further, left_out = cell_fields(problem, one, control, step, {*point, *cell})
-    time = problem.equation.measure * (level % levels(problem)) if levels(problem) > 1 else 0.0
-    return output_grid(problem), FieldData(point, {**cell, **further}, time, left_out)
+    return output_grid(problem), FieldData(point, {**cell, **further}, time_of(problem, level), left_out)
+
+
+def time_of(problem: PDEProblem, level: int) -> float:
+    """The time of a level of an evolution, that of the end where only this state is kept; 0 for a steady problem."""
+    count = levels(problem)
+    return problem.equation.measure * (level % count) if count > 1 else getattr(problem, "end", 0.0)

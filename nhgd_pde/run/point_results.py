@@ -8,7 +8,7 @@ from ..control.controls import ControlSpace
 from ..fem.cells import CELLS
 from ..output.fields import FieldData, Grid
 from ..pde_problem import PDEProblem
-from .drawing import levels, split_controls
+from .drawing import split_controls, time_of
 
 Fields = dict[str, np.ndarray]
 
@@ -87,8 +87,7 @@ def boundary_controls(
             where, found = _placed(problem, part, row, nodes, facets)
             (points if where == "points" else values)[label] = found
     grid = Grid(mesh.p.T[nodes], cells.reshape(corners.shape), CELLS[cell].facet)
-    time = problem.equation.measure * (level % levels(problem)) if levels(problem) > 1 else 0.0
-    return grid, FieldData(points, values, time)
+    return grid, FieldData(points, values, time_of(problem, level))
 
 
 def _corners(problem: PDEProblem, facets: np.ndarray) -> np.ndarray:

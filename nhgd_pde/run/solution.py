@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..discretisation import ErrorEstimate
+    from ..output.controls_over_time import TimeCurve
     from ..output.field_layout import Pictured
     from .judgement import Judgement
     from .mesh_record import MeshRecord
@@ -164,6 +165,17 @@ class Solution(Answer):
         count = levels(self.problem)
         return (self.fields(level) for level in range(count if count > 1 else 0))
 
+    def control_curves(self) -> Iterator[TimeCurve]:
+        """The controls that vary in time, as curves with their bounds; of those that are fields, their norm over time.
+
+        Each has `control` (a name), `label`, and arrays: a value of `values` is that from `starts` to `ends`.
+        """
+        if all(part.steps is None for part in self.problem.control.parts):
+            return iter(())
+        from .control_curves import control_curves
+
+        return control_curves(self.problem, self.control)
+
     def scenario_rows(self) -> Iterator[Mapping[str, Any]]:
         """The rows of scenarios.csv, a mapping each; none without random inputs."""
         return iter(()) if self.judgement is None else self.judgement.rows()
@@ -210,7 +222,7 @@ class Solution(Answer):
         return integral(self.problem, self.fields(level)[1], expression, on)
 
     def plot(self, level: int | None = None) -> Figure:
-        """A figure of matplotlib: state, controls, density and targets side by side, and the convergence.
+        """A figure of matplotlib: state, controls, density and targets, measured and computed values, and convergence.
 
         Of a body in 3-D the middle slice is drawn.
 
@@ -230,7 +242,8 @@ class Solution(Answer):
 
         grid, data = self.fields(-1 if level is None else level)
         chosen = shown_levels(len(self.times), dimension(grid)) if level is None else []
-        return Pictured(grid, data, [self.fields(each)[1] for each in chosen])
+        moments = [self.fields(each)[1] for each in chosen]
+        return Pictured(grid, data, moments, tuple(self.control_curves()), self.sensors())
 
     def plot_distribution(self) -> Figure:
         """The distribution of the objective over fresh scenarios, or those of the sample.

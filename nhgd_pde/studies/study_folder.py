@@ -12,6 +12,7 @@ from typing import Any, TypedDict
 
 from ..output.atomic import write_atomically
 from ..output.lock import LOCK, FolderLock
+from ..output.names import STUDY
 from ..output.ownership import clear
 from ..output.storage import OutputError, target_of_temporary, writing
 from ..problem_file.loading import ProblemFile
@@ -19,7 +20,7 @@ from .designs import PlannedRun, Row
 from .table_rows import csv_text, parquet_bytes
 
 HEADER = "# nhgd-pde study folder: the study as it was made\n"
-STUDY, ROWS, TABLE, PARQUET, PICTURE = "study.yaml", "study.json", "table.csv", "table.parquet", "figure.png"
+ROWS, TABLE, PARQUET, PICTURE = "study.json", "table.csv", "table.parquet", "figure.png"
 # Largest number of characters of the name of a run folder.
 _LONGEST = 80
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..output.atomic import write_atomically
+from ..output.names import STUDY
 from ..output.storage import OutputError
 from .study_file import read_study
-from .study_folder import PICTURE, STUDY, is_study, read_rows
+from .study_folder import PICTURE, is_study, read_rows
 from .study_spec import StudySpec
 from .table_rows import table_text
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -33,6 +34,12 @@ class PoissonSpec(Equation):
     )
     boundary: Conditions = Field(default_factory=dict)
     points: Points = ()
+
+    @classmethod
+    def meaning(cls, content: Mapping[str, Any]) -> str:
+        if content.get("mean_gradient") is None:
+            return "-div(conductivity grad u) + reaction u = source."
+        return super().meaning(content)
 
     def interior(self, values: Values, space: StateSpace) -> Interior:
         found = _linear(self, values, space)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
     from ...control.controls import ControlSpace
     from ...objective.terms import ControlTerm, Objective
     from ..objective_builder import ObjectiveBuilder
+
+_MEANINGS = {
+    "l2": "weight/2 int (v - reference)^2.",
+    "h1": "weight/2 int |grad (v - reference)|^2.",
+    "l1": "weight int |v|.",
+    "tv": "weight int |grad v|, which is smoothed where it is small.",
+}
 
 
 class RegularisationTerm(Term):
@@ -45,6 +53,10 @@ class RegularisationTerm(Term):
         if norm != "tv" and value != cls.model_fields["smoothing"].default:
             raise issue(f"expected none beside norm {norm}, as it is that of tv; found {value:g}")
         return value
+
+    @classmethod
+    def meaning(cls, content: Mapping[str, Any]) -> str:
+        return _MEANINGS[content["norm"]]
 
     def regularises(self, control: str) -> bool:
         return self.weight > 0.0 and self.control in (None, control)

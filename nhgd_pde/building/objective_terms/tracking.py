@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
@@ -16,9 +17,13 @@ from ...problem_file.term_parts import Weight
 from .base import Term
 
 if TYPE_CHECKING:
+    import scipy.sparse as sp
+    from torch import Tensor
+
     from ...objective.terms import Objective, StateTerm
     from ..objective_builder import ObjectiveBuilder
     from ..sensors import Sensors
+    from ..target_remainder import TargetRemainder
 
 # Rounding error of a time, relative to the end of the evolution.
 _ROUNDING = 1e-9
@@ -36,6 +41,11 @@ class TrackingTerm(Term):
     )
     target: Annotated[Expression | Vector | None, Formula(vector=True, null=True)] = Field(
         default=None, validate_default=True, description="The wanted state, an expression; of a vector a list."
+    )
+    target_at: Literal["quadrature", "nodes"] = Field(
+        default="quadrature",
+        description="Where the target is evaluated: at points of quadrature, or at the nodes of the state, between "
+        "which it is then interpolated.",
     )
     on: PartName | None = Field(
         default=None, description="Subdomain or part of the boundary of the integral; null for the whole domain."
@@ -64,6 +74,19 @@ class TrackingTerm(Term):
             raise issue("expected none beside `at`, whose file has the points")
         return value
 
+    @field_validator("target_at")
+    @classmethod
+    def _of_targets(cls, value: str, info: ValidationInfo) -> str:
+        if value == "nodes" and info.data.get("at") is not None:
+            raise issue("expected none beside `at`, whose file has values at points")
+        return value
+
+    @classmethod
+    def meaning(cls, content: Mapping[str, Any]) -> str:
+        if content.get("at") is None:
+            return "weight/2 int (u - target)^2."
+        return "weight/2 times the sum of (u - measured)^2 over the measurements in a file."
+
     @property
     def file(self) -> tuple[str, str] | None:
         return None if self.at is None else ("at", self.at)
@@ -83,17 +106,35 @@ class TrackingTerm(Term):
         target = builder.nodal(f"{key}.target", self.target, chosen, times)
         evaluation, region = builder.region(f"{key}.on", self.on)
         blocks = {(k * evaluation.stride, k * evaluation.stride): builder.values.tensor(region)[None] for k in chosen}
-        gram = evaluation.assemble(evaluation, blocks, symmetric=True).scaled(self.weight).host()
-        one = SparseMatrix(gram, builder.state.device, symmetric=True)
+        gram = evaluation.assemble(evaluation, blocks, symmetric=True)
+        one = SparseMatrix(gram.scaled(self.weight).host(), builder.state.device, symmetric=True)
         mass, rows = builder.over_time(key, one, self.time)
-        wanted = np.broadcast_to(target, (mass.shape[0] // builder.state.size, builder.state.size))
-        builder.fields["target" if "target" not in builder.fields else f"target_{key.rpartition('.')[2]}"] = wanted
-        found = Tracking(
-            mass,
-            builder.values.tensor(wanted.reshape(-1)),
-            rows,
-        )
-        return Objective((found,), ())
+        shape = mass.shape[0] // builder.state.size, builder.state.size
+        name = "target" if "target" not in builder.fields else f"target_{key.rpartition('.')[2]}"
+        builder.fields[name] = np.broadcast_to(target, shape)
+        left = self._remainder(key, target, gram.host(), chosen, builder)
+
+        def tensor(values: np.ndarray) -> Tensor:
+            return builder.values.tensor(np.broadcast_to(values, shape).reshape(-1))
+
+        if left is None:
+            return Objective((Tracking(mass, tensor(target), rows),), ())
+        factor = self.weight * (builder.clock.step if builder.clock and self.time == "all" else 1.0)
+        constant = 0.5 * factor * float(np.broadcast_to(left.square, shape[0]).sum())
+        return Objective((Tracking(mass, tensor(left.nearby), rows, tensor(factor * left.tested), constant),), ())
+
+    def _remainder(
+        self, key: str, target: np.ndarray, mass: sp.csr_matrix, chosen: range, builder: ObjectiveBuilder
+    ) -> TargetRemainder | None:
+        """What the values (rows, size) at the nodes leave of the target; None where that does not count."""
+        from ..target_remainder import TargetIntegrals
+
+        if self.target_at == "nodes" or self.target is None or builder.values.issues:
+            return None
+        values, region = builder.finer_region(f"{key}.on", self.on)
+        times = builder.times(self.time)
+        integrals = TargetIntegrals(builder, f"{key}.target", self.target, values, region, chosen, times)
+        return integrals.remainder(target, mass)
 
     def _sensors(self, key: str, name: str, chosen: range, builder: ObjectiveBuilder) -> StateTerm:
         """weight/2 sum of weights (u - values)^2 at points, and at the times of the file if it has some."""

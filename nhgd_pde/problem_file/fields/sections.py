@@ -31,6 +31,15 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
+    @classmethod
+    def meaning(cls, content: Mapping[str, Any]) -> str:
+        """What a section with this content stands for, as a sentence; by default the first line of the docstring.
+
+        Args:
+            content: the section as it is in a resolved problem file.
+        """
+        return (cls.__doc__ or "").strip().splitlines()[0]
+
     @model_validator(mode="wrap")
     @classmethod
     def _explain(cls, value: object, handler: ModelWrapValidatorHandler[Section]) -> Section:
