@@ -168,7 +168,6 @@ def _run(
 
     from ..api import solve
     from ..engine.roles.failures import RoleError
-    from ..output.level_table import level_lines
     from ..output.progress import Mode, Progress, numbers_line
     from ..run.accuracy_words import trust_sentence
     from ..run.signals import stop_requested
@@ -196,10 +195,19 @@ def _run(
         where = f"{folder}: {solution.where(problem.file.spec.output.every > 0, drawn)}"
         warnings = "".join(f"warning: {text}\n" for text in solution.stats["warnings"])
         numbers = numbers_line(solution.stats.get("controls", {}))
-        levels = level_lines(solution.stats.get("levels", ()))
+        levels = _levels(solution)
         accuracy = f"{trust_sentence(solution.stats)}\n" if "errors" in solution.stats else ""
         progress.finish(f"{levels}{warnings}{solution.status}: {solution.message}\n{accuracy}{numbers}{where}")
     return solution.complete
+
+
+def _levels(solution: Answer) -> str:
+    """The table of the meshes of an adaptive run; empty for another one."""
+    if "levels" not in solution.stats:
+        return ""
+    from ..output.level_table import level_lines
+
+    return level_lines(solution.stats["levels"])
 
 
 def _drawn(solution: Answer, folder: Path) -> bool:
