@@ -19,7 +19,7 @@ from .problem_file.errors import ProblemError
 from .problem_file.loading import ProblemFile, read_problem
 from .run.answer import Answer, Row
 from .run.running import Run
-from .run.sharing import check_roles, sharing
+from .run.sharing import check_one_process, check_roles, sharing
 from .run.solution import Solution
 
 if TYPE_CHECKING:
@@ -138,7 +138,10 @@ def solve(
         watching = callback, interrupted, tell, note
         return _solve(own, watching, at, roles, goes_on, place, replaces, start, expected)
 
-    how: Any = _adaptively(problem, run, note) if _adapts(problem) else partial(run, problem)
+    how: Any = partial(run, problem)
+    if _adapts(problem):
+        check_one_process(problem.file, roles, 1 if place is None else place.size)
+        how = _adaptively(problem, run, note)
     return cast(Solution, how(folder, resume, overwrite, initial))
 
 

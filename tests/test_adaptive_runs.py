@@ -18,6 +18,7 @@ from nhgd_pde.cli import main
 from nhgd_pde.fem.adaptive_refinement import smallest_angle
 from nhgd_pde.output.names import LEVEL_MESH, LEVEL_TABLE, LEVELS, PROBLEM, SUMMARY
 from nhgd_pde.output.run_folder import OutputError, read_history
+from nhgd_pde.run.sharing import check_one_process
 
 MESHES = Path(__file__).parents[1] / "meshes"
 CORNER: dict[str, Any] = {
@@ -259,6 +260,8 @@ def test_what_cannot_be_adapted_is_refused(changes: dict[str, Any], sentence: st
 def test_one_process_makes_the_meshes() -> None:
     with pytest.raises(nhgd.ProblemError, match=r"mesh\.adapt: expected none in a run of two roles"):
         nhgd.solve(corner(), roles=2)
+    with pytest.raises(nhgd.ProblemError, match=r"mesh\.adapt: expected none in a run of 3 ranks"):
+        check_one_process(corner().file, 1, 3)
 
 
 def test_the_command_line_shows_the_meshes(tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def _run(
         where = f"{folder}: {solution.where(problem.file.spec.output.every > 0, drawn)}"
         warnings = "".join(f"warning: {text}\n" for text in solution.stats["warnings"])
         numbers = numbers_line(solution.stats.get("controls", {}))
-        levels = _levels(solution)
+        levels = "" if mode == "quiet" else _levels(solution)
         accuracy = f"{trust_sentence(solution.stats)}\n" if "errors" in solution.stats else ""
         progress.finish(f"{levels}{warnings}{solution.status}: {solution.message}\n{accuracy}{numbers}{where}")
     return solution.complete

@@ -81,7 +81,6 @@ def check_roles(problem: Problem, roles: int) -> None:
     if problem.population is not None and problem.population.processes > 1:
         _check_files(problem.file)
     if roles == 2:
-        _check_one_process(problem.file, "two roles")
         _check_two_roles(problem)
         _check_files(problem.file)
         return
@@ -101,9 +100,14 @@ def _check_files(file: ProblemFile) -> None:
         raise file.error(key, f"{message}: each process reads the problem for itself")
 
 
-def _check_one_process(file: ProblemFile, found: str) -> None:
-    """Refuses adaptive meshes, which the other processes do not know."""
-    if getattr(getattr(file.spec, "mesh", None), "adapt", None) is not None:
+def check_one_process(file: ProblemFile, roles: int, ranks: int) -> None:
+    """Refuses several processes with adaptive meshes, which the other processes do not know.
+
+    Raises:
+        ProblemError: there are several.
+    """
+    if roles > 1 or ranks > 1:
+        found = "two roles" if roles > 1 else f"{ranks} ranks"
         raise file.error("mesh.adapt", f"expected none in a run of {found}: one process makes the meshes")
 
 
@@ -133,7 +137,6 @@ def check_ranks(file: ProblemFile, oracle: object, size: int) -> None:
     """
     if size == 1:
         return
-    _check_one_process(file, f"{size} ranks")
     from ..engine.scenarios.saga import SAGA
     from ..engine.scenarios.scenario_nhgd import ScenarioNHGD
     from ..engine.scenarios.streaming import Streaming
