@@ -27,8 +27,9 @@ help:
 solve: $(VENV)/.ready
 	$(BIN)/nhgd-pde solve "$(PROBLEM)"
 
-# A process a core, with one thread each.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+# A process a core, with one thread each. Tests start many processes: where the environment forbids to keep compiled
+# modules, each of them would compile the package again.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 test: lint types
 	$(PYTEST) -m "not slow"

@@ -36,7 +36,7 @@ def timed(file: Path, output: Path, processes: int) -> tuple[float, list[dict[st
     subprocess.run(
         [*command, "--processes", str(processes)],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""},
         check=True,
         stdout=subprocess.DEVNULL,
     )

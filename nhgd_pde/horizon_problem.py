@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from .control.design_variables import of_controls
 from .horizon_steps import HorizonPart
+from .objective.sensor_terms import Readings
 from .pde.evolution import EvolutionEquation
 from .pde.stretch import Stretch
 from .pde_problem import PDEProblem
@@ -98,6 +100,19 @@ class HorizonProblem(PDEProblem):
         whole = covector.new_zeros(1, self._first(self.control.start)[0].size)
         whole[0, : len(covector)] = covector
         return whole
+
+    def readings(self, v: Tensor) -> list[Readings]:
+        """What the sensors show at a control (p,), at the times of their measurements; all steps are made for it."""
+        found: dict[int, list[Readings]] = {term.number: [] for term in self.sensors}
+        controls = self.entered(v)
+        state = self.first_state(controls)
+        for part in self.parts():
+            states = part.states(controls, state)
+            levels = torch.cat([state[None], states]).reshape(1, -1).cpu().numpy()
+            for term in part.sensors:
+                found[term.number].append(term.readings(levels))
+            state = states[-1]
+        return [Readings.joined(each) for each in found.values()]
 
     def inner(self, state: Tensor) -> Tensor:
         return self.equation.restrict(state[None])

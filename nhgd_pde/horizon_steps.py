@@ -13,6 +13,7 @@ from .engine.bilevel import relative_dual_error
 from .linalg.riesz import RieszMap
 from .linalg.safe_lengths import dot
 from .linalg.sparse import SparseMatrix
+from .objective.sensor_terms import SensorTerm
 from .objective.terms import Objective
 from .pde.returning import Visited, visited
 from .pde.stretch import Passage, Stretch
@@ -128,11 +129,13 @@ class HorizonPart:
         stretch: the steps.
         objective: the terms of the state in these steps.
         norms: returns the norms of the certificates.
+        sensors: the measurements in these steps.
     """
 
     stretch: Stretch
     objective: Objective
     norms: Callable[[], StepNorms]
+    sensors: tuple[SensorTerm, ...] = ()
 
     @property
     def steps(self) -> int:

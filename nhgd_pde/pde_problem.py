@@ -28,8 +28,9 @@ from .linalg.safe_lengths import dot, length
 from .linalg.sparse import SparseMatrix
 from .objective.constraints import ConstraintReport
 from .objective.integral import IntegralTerm
+from .objective.sensor_terms import SensorTerm
 from .objective.state_bounds import Relaxation, StateBounds
-from .objective.terms import Objective, SensorTerm
+from .objective.terms import Objective
 from .pde.cell_fields import CellFields
 from .pde.equation import StateEquation
 from .pde.poles import pole_between
@@ -39,8 +40,7 @@ from .pde.poles import pole_between
 class PDEProblem:
     """Minimise f(u, v) over the control v, with R(u, v) = 0 as the inner problem.
 
-    Implements `ImplicitProblem` and `SecondOrderProblem`. The v of all methods are design variables, and equation,
-    objective and model take the controls that these stand for: see `of_controls`.
+    Implements `ImplicitProblem` and `SecondOrderProblem`; v are design variables, for controls see `of_controls`.
 
     Attributes:
         name: the name of the problem in messages.

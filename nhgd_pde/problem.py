@@ -129,6 +129,12 @@ class Problem:
         return reduced(self)
 
     @property
+    def state_unknowns(self) -> int:
+        """The number of unknowns of the state in one scenario; of an evolution in all time steps, kept or not."""
+        unknowns = self.inner_shape[1]
+        return unknowns * self.pde.equation.repeats if self.file.spec.passes_steps else unknowns
+
+    @property
     def outer_size(self) -> int:
         """p, the number of control unknowns."""
         return self.pde.outer_size
@@ -165,7 +171,7 @@ class Problem:
         return equation.solver.chosen(len(equation.spatial_free))[0].name
 
     def __str__(self) -> str:
-        scenarios, unknowns = self.inner_shape
+        scenarios, _ = self.inner_shape
         many = f" in {scenarios:,} scenarios" if scenarios > 1 else ""
         steps = f" in {self.pde.equation.repeats:,} time steps" if self.pde.equation.repeats > 1 else ""
         device = self.device
@@ -178,7 +184,7 @@ class Problem:
         searched = "" if self.population is None else f"{self.population}, "
         runs = f"; runs the code of {', '.join(code)}" if code else ""
         return (
-            f"{self.name}: {unknowns:,} state{many} and {self.pde.outer_size:,} control unknowns{steps}; "
+            f"{self.name}: {self.state_unknowns:,} state{many} and {self.pde.outer_size:,} control unknowns{steps}; "
             f"{self.pde.model.name} form, {searched}{self.method.description}; {self.solver}; {device}, {threads}{runs}"
         )
 

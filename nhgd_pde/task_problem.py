@@ -57,6 +57,11 @@ class TaskProblem:
         return self.bilevel.inner_shape
 
     @property
+    def state_unknowns(self) -> int:
+        """d, the number of parameters."""
+        return self.inner_shape[1]
+
+    @property
     def outer_size(self) -> int:
         return self.bilevel.outer_size
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import nhgd_pde as nhgd
 from nhgd_pde.cli import main
 from nhgd_pde.output.fields import Grid
 from nhgd_pde.output.run_folder import RunFolder
+from nhgd_pde.output.sealed import read_sealed, write_sealed
 from nhgd_pde.output.slices import middle_slice
 from nhgd_pde.problem_file.catalogue import CONSTRAINTS, EQUATIONS, TERMS
 from nhgd_pde.problem_file.objects import OBJECTS
@@ -130,6 +133,11 @@ def test_a_callback_ends_the_run(tmp_path: Path) -> None:
     problem = nhgd.load("problems/poisson_control.yaml", SMALL["poisson_control"])
     ended = nhgd.solve(problem, callback=lambda row: row["iteration"] == 3, output=tmp_path / "run")
     assert ended.status == "interrupted" and ended.stats["outer_iterations"] == 3
+    assert ended.message.startswith("the callback ended the run; relative gradient ")
+    log = (tmp_path / "run" / "run.log").read_text()
+    assert log.count("interrupted") == 1 and f"interrupted: {ended.message}" in log
+    asked = nhgd.solve(problem, interrupted=lambda: True)
+    assert asked.message.startswith("the run was asked to end; relative gradient ")
     numpy_ended = nhgd.solve(problem, callback=lambda row: np.equal(row["iteration"], 2))
     assert numpy_ended.status == "interrupted" and numpy_ended.stats["outer_iterations"] == 2
     # What is no True, such as the None of a print or the length of a list, is no wish to stop.
@@ -221,7 +229,7 @@ def test_a_mesh_with_a_gap_in_its_middle_has_a_slice() -> None:
         ("robust_poisson", {"mesh.cells": [6, 6], "scenarios.count": 8, "scenarios.validation": 4}),
         ("minimal_surface", {"mesh.cells": [6, 6]}),
         ("poisson_network", {"outer.iterations": 1}),
-        ("digits_distillation", {"outer.iterations": 1}),
+        ("digits_distillation", {"outer.iterations": 1, "task.training": 100}),
     ],
 )
 def test_a_solution_comes_back_from_its_folder(name: str, settings: dict[str, Any], tmp_path: Path) -> None:
@@ -229,6 +237,10 @@ def test_a_solution_comes_back_from_its_folder(name: str, settings: dict[str, An
     problem = nhgd.load(ROOT / f"problems/{name}.yaml", {**SMALL.get(name, {}), **settings})
     solution = nhgd.solve(problem, output=tmp_path / "run")
     found = nhgd.Solution.load(tmp_path / "run")
+    assert_same_answer(nhgd.Solution.load(solution.save(tmp_path / "saved")), found)
+    assert_same_answer(nhgd.Solution.load(found.save(tmp_path / "again")), found)
+    # The estimate of the mesh error is made once; its indicator is in final.vtu.
+    assert_same_fields(found, replace(solution, estimate=None) if hasattr(solution, "estimate") else solution)
     for key in ("control", "gradient", "state", "adjoint"):
         assert np.array_equal(getattr(found, key, 0), getattr(solution, key, 0)), key
     same = ("status", "message", "objective", "certificate")
@@ -240,6 +252,70 @@ def test_a_solution_comes_back_from_its_folder(name: str, settings: dict[str, An
         middle = np.full((1, problem.pde.space.domain.dim), 0.5)
         first = next(iter(solution.fields()[1].point))
         assert np.array_equal(found.evaluate(middle, first), solution.evaluate(middle, first))
+
+
+def assert_same_answer(saved: Any, found: Any) -> None:
+    """Two answers that were loaded are equal to the last digit, in everything that can be asked of them."""
+    same = ("status", "message", "objective", "certificate", "history", "complete")
+    assert all(getattr(saved, key) == getattr(found, key) for key in same)
+    untimed = [{**each.stats, "seconds_output": 0.0} for each in (saved, found)]
+    assert untimed[0] == untimed[1]
+    assert list(saved.scenario_rows()) == list(found.scenario_rows())
+    for key in ("control", "gradient", "state", "adjoint", "parameters"):
+        assert np.array_equal(getattr(saved, key, 0), getattr(found, key, 0)), key
+    assert_same_fields(saved, found)
+
+
+def assert_same_fields(one: Any, other: Any) -> None:
+    """All that is written of two answers, fields and arrays, is equal to the last digit."""
+    written: list[dict[str, np.ndarray]] = []
+    for each in (one, other):
+        frames = {"final": each.fields(), "sensors": each.sensors(), "boundary": each.boundary()}
+        written.append({**each.arrays()})
+        for file, (_, data) in ((file, frame) for file, frame in frames.items() if frame is not None):
+            written[-1] |= {f"{file}: {name}": np.asarray(array) for name, array in {**data.point, **data.cell}.items()}
+    assert written[0].keys() == written[1].keys()
+    for name, array in written[0].items():
+        assert np.array_equal(array, written[1][name], equal_nan=array.dtype.kind in "fc"), name
+
+
+def test_a_saved_solution_is_a_run_that_others_start_from(tmp_path: Path) -> None:
+    """Its control is found to the last digit; a new run in its folder leaves nothing of it."""
+    problem = nhgd.load(ROOT / "problems/poisson_control.yaml", {"mesh.cells": [6, 6]})
+    solution = nhgd.solve(problem)
+    folder = solution.save(tmp_path / "saved")
+    again = nhgd.solve(problem, initial=folder)
+    assert np.array_equal(again.control, nhgd.solve(problem, initial=solution).control)
+    assert nhgd.verify(problem, at=folder).passed
+    with pytest.raises(nhgd.OutputError, match="expected a checkpoint to resume from"):
+        nhgd.solve(problem, output=folder, resume=True)
+    nhgd.solve(problem, output=folder)
+    assert not (folder / "solution.pt").exists()
+    assert np.array_equal(nhgd.Solution.load(folder).control, solution.control)
+
+
+@pytest.mark.parametrize("damage", ["content", "problem", "iteration", "version"])
+def test_a_saved_solution_that_is_not_that_of_its_folder_is_refused(damage: str, tmp_path: Path) -> None:
+    settings = {"mesh.cells": [6, 6]}
+    folder = nhgd.solve(nhgd.load(ROOT / "problems/poisson_control.yaml", settings)).save(tmp_path / "saved")
+    path = folder / "solution.pt"
+    if damage == "content":
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+        expected = "its checksum is not that of its content"
+    elif damage == "problem":
+        text = (folder / "problem.yaml").read_text()
+        (folder / "problem.yaml").write_text(text.replace("1.0e-06", "1.0e-05").replace("1e-06", "1e-05"))
+        expected = "was written with objective.1.weight = 1e-06, the problem has 1e-05"
+    elif damage == "iteration":
+        summary = json.loads((folder / "summary.json").read_text())
+        (folder / "summary.json").write_text(json.dumps({**summary, "outer_iterations": 77}))
+        expected = "expected the solution of iteration 77"
+    else:
+        content = read_sealed(path)
+        write_sealed(path, {key: value for key, value in content.items() if key != "arrays"})
+        expected = "malformed, or of another version"
+    with pytest.raises(nhgd.OutputError, match=expected):
+        nhgd.Solution.load(folder)
 
 
 def test_the_problem_of_a_run_folder_is_found_with_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,10 +331,12 @@ def test_the_problem_of_a_run_folder_is_found_with_its_files(tmp_path: Path, mon
 def test_folders_that_have_no_answer_are_refused(tmp_path: Path) -> None:
     with pytest.raises(nhgd.OutputError, match="expected a run folder"):
         nhgd.Solution.load(tmp_path)
-    solution = nhgd.solve(nhgd.load(ROOT / "problems/poisson_control.yaml", {"mesh.cells": [6, 6]}))
-    solution.save(tmp_path / "saved")
+    folder = nhgd.solve(nhgd.load(ROOT / "problems/poisson_control.yaml", {"mesh.cells": [6, 6]})).save(
+        tmp_path / "run"
+    )
+    (folder / "solution.pt").unlink()
     with pytest.raises(nhgd.OutputError, match="expected a checkpoint"):
-        nhgd.Solution.load(tmp_path / "saved")
+        nhgd.Solution.load(folder)
 
 
 # Problems made of Python objects

@@ -599,6 +599,26 @@ def test_keys_of_data_without_effect_are_refused(tmp_path: Path) -> None:
     assert found["data.b.field"] == "expected none, because an image or an array has no names"
 
 
+@pytest.mark.parametrize(
+    ("box", "said"),
+    [
+        ([0, 1], "expected two opposite corners, [[x0, y0], [x1, y1]], found a list of 2"),
+        (
+            [[0, 0], [1, 1], [2, 2]],
+            "expected two opposite corners, [[x0, y0], [x1, y1]], found [[0, 0], [1, 1], [2, 2]]",
+        ),
+        (
+            [[0, 0.5], [1, 0.5]],
+            "expected two opposite corners, [[x0, y0], [x1, y1]], that differ in every coordinate, "
+            "found [[0, 0.5], [1, 0.5]]",
+        ),
+    ],
+)
+def test_a_wrong_box_is_answered_with_the_form_of_one(box: list[Any], said: str, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((2, 2), dtype=np.uint8)).save(tmp_path / "a.png")
+    assert complaints(data={"a": {"file": str(tmp_path / "a.png"), "box": box}})["data.a.box"] == said
+
+
 def test_names_of_data_are_not_taken() -> None:
     one = {"points": [[0, 0]], "values": [1], "method": "nearest"}
     assert "it means something else in expressions" in complaints(data={"x": one})["data.x"]

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Tensor
 
 import nhgd_pde as nhgd
+from nhgd_pde.cli import main
 from nhgd_pde.methods.adjoint import Adjoint
 from nhgd_pde.problem_file.errors import ProblemError
 from nhgd_pde.verification.neighbourhood import TIGHT
@@ -60,19 +62,13 @@ def test_the_shipped_example_is_that_of_the_documentation() -> None:
         assert (ROOT / "problems" / name).read_text(encoding="utf-8") == text
 
 
-def test_the_example_runs_on_the_command_line(tmp_path: Path) -> None:
+def test_the_example_runs_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     for name, text in FILES.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
-    command = [sys.executable, "-m", "nhgd_pde"]
-    small = ["--set", "mesh.cells=[10, 10]"]
     for verb in ("verify", "solve"):
-        done = subprocess.run(
-            [*command, verb, str(tmp_path / "minimal_surface.yaml"), *small],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        done = CliRunner().invoke(main, [verb, "minimal_surface.yaml", "--set", "mesh.cells=[10, 10]"])
+        assert done.exit_code == 0, done.output
     assert "converged" in done.stdout
     told = "runs the code of minimal_surface.py:soap_film, minimal_surface.py:actuator, minimal_surface.py:area"
     assert told in " ".join(done.stdout.split())

@@ -228,9 +228,9 @@ def test_every_word_with_other_names_is_a_word_of_the_file() -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("plate.geo", "`gmsh -2 plate.geo -format msh41 -o plate.msh`"),
-        ("Plate.GEO", "`gmsh -2 Plate.GEO -format msh41 -o Plate.msh`"),
-        ("part.step", "`gmsh -3 part.step -format msh41 -o part.msh`"),
+        ("plate.geo", "`gmsh -2 plate.geo -o plate.msh`"),
+        ("Plate.GEO", "`gmsh -2 Plate.GEO -o Plate.msh`"),
+        ("part.step", "`gmsh -3 part.step -o part.msh`"),
         ("run.pvd", "name one of the .vtu files"),
         ("old.vtk", "write it as old.vtu"),
     ],

@@ -26,7 +26,7 @@ ALLOWED["population"] = {"engine", "linalg"}
 ALLOWED["pde_problem"] = {"control", "engine", "fem", "inner", "linalg", "objective", "pde"}
 ALLOWED["scenario_problem"] = {"engine", "linalg", "objective", "pde_problem", "uncertainty"}
 ALLOWED["horizon_steps"] = {"engine", "linalg", "objective", "pde"}
-ALLOWED["horizon_problem"] = {"control", "horizon_steps", "pde", "pde_problem"}
+ALLOWED["horizon_problem"] = {"control", "horizon_steps", "objective", "pde", "pde_problem"}
 ALLOWED["neural"] = {"engine", "linalg", "pde", "pde_problem"}
 ALLOWED["verification"] = {"engine", "linalg", "methods", "pde_problem"}
 ALLOWED["problem_file"] = {"linalg"}
@@ -54,6 +54,7 @@ ALLOWED["run"] = {
     "control",
     "engine",
     "fem",
+    "horizon_problem",
     "linalg",
     "objective",
     "output",

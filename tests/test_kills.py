@@ -32,16 +32,10 @@ def test_places_where_files_cannot_be_written_end_in_sentences() -> None:
             assert "cannot be" in told, (place.name, told)
 
 
-@linux
-def test_a_run_that_is_killed_again_and_again_loses_nothing() -> None:
-    load_everything()
-    check(KINDS[0], 4)
-
-
 @pytest.mark.slow
 @linux
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_runs_with_roles_and_ranks_that_are_killed_lose_nothing(kind: Kind) -> None:
+def test_runs_that_are_killed_again_and_again_lose_nothing(kind: Kind) -> None:
     load_everything()
     check(kind, 12)
 

@@ -336,6 +336,35 @@ def test_sensors_at_the_end_of_an_evolution(more: dict[str, Any], tmp_path: Path
     np.testing.assert_allclose(found[1].point["computed"], solution.evaluate(found[0].points), rtol=1e-10)
 
 
+@pytest.mark.parametrize("more", [{"time.memory": 300}, {"method": "fds"}])
+@pytest.mark.parametrize("nonlinear", [False, True])
+def test_sensors_over_time_without_states(more: dict[str, Any], nonlinear: bool, tmp_path: Path) -> None:
+    """Measurements at all times, in the order of their files, are those of the run that keeps its states."""
+    (tmp_path / "one.csv").write_text("x,t,value\n0.5,0.61,1\n0.25,0,2\n0.5,1,3\n0.75,0.1,4\n0.25,0.25,5\n")
+    (tmp_path / "two.csv").write_text("x,t,value,weight\n0.375,0.3,1,2\n")
+    pde: dict[str, Any] = {"kind": "heat"}
+    if nonlinear:
+        pde = {"kind": "allen_cahn", "epsilon": 0.5}
+    file = diffusion(
+        mesh={"kind": "interval", "cells": 8},
+        pde=pde,
+        time={"end": 1, "steps": 12, "scheme": "crank_nicolson", "initial": "sin(pi*x)"},
+        control={"kind": "source", "space": "time", "windows": 3},
+        objective=[{"kind": "tracking", "at": str(tmp_path / name)} for name in ("one.csv", "two.csv")] + [QUADRATIC],
+    )
+    found = nhgd.solve(nhgd.load(file, {**more, "outer.iterations": 3}))
+    whole = nhgd.solve(nhgd.load(file), callback=lambda row: True, initial=found.control)
+    # The unknowns of all steps are counted, kept or not.
+    assert found.stats["state_dofs"] == whole.stats["state_dofs"] == 12 * 7
+    here, there = found.sensors(), whole.sensors()
+    assert here is not None and there is not None
+    np.testing.assert_array_equal(here[0].points, there[0].points)
+    assert here[1].point["time"].tolist() == [0.61, 0, 1, 0.1, 0.25, 0.3]
+    assert here[1].point.keys() == there[1].point.keys()
+    for name, values in there[1].point.items():
+        np.testing.assert_allclose(here[1].point[name], values, rtol=1e-7, atol=1e-9, err_msg=name)
+
+
 def test_sensors_of_a_vector_and_of_scenarios(tmp_path: Path) -> None:
     (tmp_path / "both.csv").write_text("0.5 0.5 1 2\n")
     (tmp_path / "second.csv").write_text("0.25 0.5 3\n")

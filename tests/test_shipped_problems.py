@@ -8,6 +8,7 @@ import pytest
 
 import nhgd_pde as nhgd
 from benchmarks.shipped import PROBLEMS, UNCONVERGED, agreement
+from tests.units import SMALL
 
 PATHS = [path for path in PROBLEMS if path.stem not in UNCONVERGED]
 paths = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -24,7 +25,8 @@ def test_the_default_method_finds_the_optimum_of_the_exact_adjoint(path: Path) -
 @pytest.mark.slow
 @paths
 def test_every_derivative_of_a_shipped_problem_is_right(path: Path) -> None:
-    verified = nhgd.verify(nhgd.load(path))
+    """On small meshes: a derivative of the discrete equation is right on all meshes or on none."""
+    verified = nhgd.verify(nhgd.load(path, SMALL[path.stem]))
     assert verified.passed, str(verified)
 
 

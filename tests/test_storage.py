@@ -264,7 +264,14 @@ def test_a_resumed_run_removes_temporary_files_of_a_killed_one(tmp_path: Path) -
     folder = tmp_path / "run"
     nhgd.solve(nhgd.load({**PROBLEM, "outer": {"iterations": 1}}), output=folder)
     ours = ["checkpoint.pt", "checkpoint-before.pt", "checkpoint-curvature-3.pt", "final.vtu", "history.csv"]
-    ours += ["population.pt", "problem.yaml", "summary.json", "fields/state.pvd", "fields/state_00004.vtu"]
+    ours += [
+        "population.pt",
+        "solution.pt",
+        "problem.yaml",
+        "summary.json",
+        "fields/state.pvd",
+        "fields/state_00004.vtu",
+    ]
     theirs = [".notes.txt.0123456789ab.tmp", ".final.vtu.tmp", "fields/.mine.vtu.0123456789ab.tmp"]
     for name in ours:
         target = folder / name

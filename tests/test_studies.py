@@ -28,6 +28,7 @@ from nhgd_pde.studies.pareto import front
 from nhgd_pde.studies.study_file import read_study
 from nhgd_pde.studies.study_folder import folder_name
 from nhgd_pde.studies.study_spec import KINDS
+from nhgd_pde.studies.workers import Processes
 
 ROOT = Path(__file__).parents[1]
 POISSON = str(ROOT / "problems" / "poisson_control.yaml")
@@ -497,7 +498,9 @@ def test_a_study_that_is_ended_goes_on_where_it_was(
         assert json.loads((folder / "summary.json").read_text())["status"] == "interrupted"
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("0*/summary.json")}
     over = [row for row in nhgd.Study.load(tmp_path / "out").rows if row["status"] in ("converged", "stopped")]
-    resumed = nhgd.study(file, output=tmp_path / "out", resume=True, processes=int(processes))
+    # Another number of processes may go on; SIGTERM has the same one.
+    again = int(processes) if number == signal.SIGTERM else 1
+    resumed = nhgd.study(file, output=tmp_path / "out", resume=True, processes=again)
     assert comparable(resumed.rows, *WORK) == comparable(whole.rows, *WORK)
     assert all(a["solves"] <= b["solves"] + 4 for a, b in zip(resumed.rows, whole.rows, strict=True))
     assert "resumed" in (folder / "run.log").read_text()
@@ -754,6 +757,16 @@ def test_the_page_has_every_kind_and_key() -> None:
         assert f"`{kind}`" in PAGE
         for key in spec.model_fields:
             assert f"`{key}`" in PAGE or f"`{key}:" in PAGE, key
+
+
+def test_processes_that_have_no_work_yet_end_with_the_team() -> None:
+    """They are started ahead of the checks of a study, which may find mistakes."""
+    team = Processes(3, lambda sentence: None)
+    team.start(2)
+    started = [each.start() for each in team._workers[:2]]
+    assert all(each.poll() is None for each in started) and team._workers[2]._process is None
+    team.close()
+    assert all(each.poll() is not None for each in started)
 
 
 @pytest.mark.slow

@@ -5,19 +5,20 @@ from __future__ import annotations
 import ast
 import csv
 import math
-import os
 import re
+import shlex
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 import nhgd_pde as nhgd
+from nhgd_pde.cli import main
 from nhgd_pde.output.run_folder import read_history
 
 ROOT = Path(__file__).parents[1]
@@ -26,8 +27,6 @@ BLOCKS = {
     name: (language, text)
     for name, language, text in re.findall(r"<!-- task (\w+) -->\n```(\w+)\n(.*?)```", PAGE, re.DOTALL)
 }
-# The shell finds the command where the tests find the package.
-SHELL = f'set -e\nnhgd-pde() {{ "{sys.executable}" -m nhgd_pde "$@"; }}\n'
 
 
 class Outcome:
@@ -52,16 +51,18 @@ def run_python(text: str, capsys: pytest.CaptureFixture[str]) -> Outcome:
 
 
 def run_shell(text: str) -> Outcome:
-    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
-        ["bash", "-c", SHELL + text],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": paths},
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return Outcome({}, done.stdout)
+    """The output of a block: its lines of nhgd-pde are run in this process, those between them by the shell."""
+    output = ""
+    for part in re.split(r"^(nhgd-pde .*\n)", text, flags=re.MULTILINE):
+        if part.startswith("nhgd-pde "):
+            told = CliRunner().invoke(main, shlex.split(part)[1:])
+            assert told.exit_code == 0, told.output
+            output += told.output
+        elif part.strip():
+            done = subprocess.run(["bash", "-ec", part], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+            output += done.stdout
+    return Outcome({}, output)
 
 
 def l_curve(done: Outcome) -> None:

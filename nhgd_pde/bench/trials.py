@@ -188,7 +188,7 @@ def run(
         if not reason or found.status != "interrupted":
             status, reason = found.status, found.message
     except KeyboardInterrupt:
-        status, reason = "interrupted", "interrupted in the middle of an iteration"
+        status, reason = "interrupted", "ended in the middle of an iteration"
     total = seconds()
     if latest is not None and latest is not points[-1]:
         points.append(latest)

@@ -128,10 +128,14 @@ def _box(spec: FileData, domain: Domain) -> np.ndarray:
         corners = np.array(spec.box, dtype=np.float64)
     except ValueError:
         corners = np.zeros(0)
+    ends = ["[" + ", ".join(f"{axis}{end}" for axis in "xyz"[: domain.dim]) + "]" for end in (0, 1)]
+    expected = f"expected two opposite corners, [{', '.join(ends)}]"
+    given = [[f"{each:g}" for each in corner] for corner in spec.box]
+    found = f"found [{', '.join('[' + ', '.join(corner) + ']' for corner in given)}]"
     if corners.shape != (2, domain.dim):
-        raise DataFieldError("box", f"expected two corners with {domain.dim} coordinates each, found {spec.box}")
+        raise DataFieldError("box", f"{expected}, {found}")
     if not (corners[1] != corners[0]).all():
-        raise DataFieldError("box", f"expected two opposite corners, found {spec.box}")
+        raise DataFieldError("box", f"{expected}, that differ in every coordinate, {found}")
     return np.sort(corners, axis=0)
 
 

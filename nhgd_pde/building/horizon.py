@@ -20,6 +20,7 @@ from ..linalg.bidiagonal import KeptFactors
 from ..linalg.counts import Counts
 from ..linalg.sparse import SparseMatrix
 from ..linalg.stage_log import stage
+from ..objective.sensor_terms import SensorTerm
 from ..objective.terms import Objective
 from ..pde.equation import StateEquation
 from ..pde.evolution import EvolutionEquation
@@ -157,9 +158,9 @@ class Horizon:
         # The scheme of the very first step may be another one.
         own = clock.first != clock.theta and start == 0
         equation, frame = self._equation(start, end, own)
-        objective = self._objective(start, end, final, frame)
+        objective, sensors = self._objective(start, end, final, frame)
         excerpt = Excerpt(self._controls.rows, start, end - start)
-        found = HorizonPart(Stretch(equation, excerpt), objective, lambda: self._norms)
+        found = HorizonPart(Stretch(equation, excerpt), objective, lambda: self._norms, sensors)
         if self._carries or self._steady:
             return found
         self._parts[start, end] = found
@@ -185,14 +186,19 @@ class Horizon:
             self._equations[key] = found, frame
         return found, frame
 
-    def _objective(self, start: int, end: int, final: bool, frame: Frame) -> Objective:
+    def _objective(self, start: int, end: int, final: bool, frame: Frame) -> tuple[Objective, tuple[SensorTerm, ...]]:
+        """The terms of the state in some steps, and the sensors that they compare it with."""
         key = (end - start, final)
         if self._steady and key in self._objectives:
             return self._objectives[key]
         if frame.clock is not None and frame.clock.before != start:
             frame = self._frame(start, end)
-        found = frame.terms.build(lambda term: _in_part(term, final))
+        objective = frame.terms.build(lambda term: _in_part(term, final))
         frame.mistakes.raise_found()
+        terms = self.file.spec.objective
+        # A frame that is used again may have the sensors of a term twice.
+        sensors = {each.number: each for each in frame.terms.sensors if _in_part(terms[each.number], final)}
+        found = objective, tuple(sensors.values())
         if self._steady:
             self._objectives[key] = found
         return found
@@ -206,7 +212,7 @@ class Horizon:
         return {}
 
     @cached_property
-    def _objectives(self) -> dict[tuple[int, bool], Objective]:
+    def _objectives(self) -> dict[tuple[int, bool], tuple[Objective, tuple[SensorTerm, ...]]]:
         return {}
 
     @cached_property

@@ -19,7 +19,8 @@ from ..fem.state_space import StateSpace
 from ..linalg.products import KroneckerMatrix, repeated
 from ..linalg.sparse import SparseMatrix
 from ..objective.integral import Density, IntegralTerm
-from ..objective.terms import Objective, SensorTerm
+from ..objective.sensor_terms import SensorTerm
+from ..objective.terms import Objective
 from ..problem_file.equation_parts import Vector
 from ..problem_file.expressions import Expression
 from ..problem_file.term_parts import TermSpec

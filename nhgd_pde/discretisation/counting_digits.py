@@ -39,5 +39,5 @@ def with_uncertainty(value: float, error: float) -> str:
     if place >= first:
         return f"{value:.1e} +- {abs(error):.1e}"
     decimals = min(first - place, 15)
-    mantissa, _, exponent = f"{value:.{decimals}e}".partition("e")
-    return f"{mantissa}({digit})e{exponent}"
+    # The exponent is that of the value before it is rounded, so that the place of the digit in brackets is known.
+    return f"{value / 10.0**first:.{decimals}f}({digit})e{first:+03d}"

@@ -22,6 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -79,15 +80,30 @@ def contributions(
     data = fine.file_value(u, v) - dot(p, residual) - objective
     nodes = np.zeros(fine.equation.size)
     nodes[free] = (0.5 * (of_state * du - residual * dp))[0].numpy()
-    step = _control_surplus(finer, u, v, of_control)
+    better = (u + du, v)
+    recovered = fine.outer_derivatives(*better)[1] - fine.control_product_transposed(*better, p + dp)
+    step = _control_surplus(finer, u, v, recovered)
     return Contributions(data, nodes.reshape(-1, fine.space.size).sum(axis=0), 0.5 * dot(of_control, step))
 
 
 def _control_surplus(finer: Enriched, u: Tensor, v: Tensor, covector: Tensor) -> Tensor:
-    """(p of the fine problem,) minus the inverse second derivative by the control, applied to a derivative (p,).
+    """(p of the fine problem,) the surplus of the control, which is zero at coarse nodes and at bounds.
 
-    Directions of the coarse space, and controls at their bounds, do not move.
+    It is minus the inverse second derivative by the control, applied to the derivative (p,) with the recovered state
+    and adjoint variable, both without their parts in the coarse space.
     """
+    step = _local_step(finer, u, v, covector)
+    transfer = finer.controls
+    # Fine values that are those of one coarse coefficient.
+    alone = np.flatnonzero((np.diff(transfer.indptr) == 1) & (np.asarray(transfer.sum(axis=1)).reshape(-1) == 1.0))
+    unit = sp.csr_matrix(transfer[alone])
+    share = 1.0 / np.maximum(np.asarray(unit.sum(axis=0)).reshape(-1), 1.0)
+    at_coarse = share * (unit.T @ step.numpy()[alone])
+    return step - torch.from_numpy(transfer @ at_coarse)
+
+
+def _local_step(finer: Enriched, u: Tensor, v: Tensor, covector: Tensor) -> Tensor:
+    """(p of the fine problem,) the Newton step of the control at fixed state, in directions that are not coarse."""
     fine, coarse, transfer = finer.problem, finer.coarse, finer.controls
     inside = torch.ones_like(v)
     if fine.bounds is not None:

@@ -143,7 +143,10 @@ def _weights(offsets: np.ndarray, powers: np.ndarray) -> np.ndarray:
     normal += ridge[:, None, None] * np.eye(len(powers))
     unit = np.zeros((len(normal), len(powers), 1))
     unit[:, 0] = 1.0
-    first = np.linalg.solve(normal, unit)[..., 0]
+    first = np.linalg.solve(normal, unit)
+    # One step of refinement: the ridge then changes the fit by its relative size squared only.
+    first = first + np.linalg.solve(normal, unit - normal @ first + ridge[:, None, None] * first)
+    first = first[..., 0]
     found = near * np.einsum("rcm,rm->rc", monomials, first)
     # The ridge must not change the value for constants, which may be large beside the rest.
     return found / found.sum(axis=1, keepdims=True)

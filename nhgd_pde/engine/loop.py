@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -44,7 +45,8 @@ class Stopping:
         roughest: largest relative residual of the systems of an evaluation, however large the gradient is.
         reference: norm of the gradient that rtol is relative to; 0: that of the first gradient. A run that starts near
             its end takes the norm at another start, so that it ends where a run from there does.
-        gap: the run also ends once the objective is estimated to be this near to its optimum; 0: it does not.
+        gap: what an iterate has to be for the run to end as well: its objective is estimated to be at most this above
+            the optimum; not where this is 0. None: a small gradient alone ends the run.
     """
 
     iterations: int = 200
@@ -56,7 +58,7 @@ class Stopping:
     restarts: bool = True
     reduction: float = 1.0
     reference: float = 0.0
-    gap: float = 0.0
+    gap: Callable[[Iterate], float] | None = None
 
     @property
     def share(self) -> float:
@@ -100,7 +102,7 @@ class Stopping:
 
     def near(self, iterate: Iterate) -> bool:
         """Whether the objective is estimated to be near enough to its optimum."""
-        return self.gap > 0.0 and iterate.gap <= self.gap
+        return self.gap is not None and iterate.gap <= self.gap(iterate)
 
     def unchanged(self, iterate: Iterate) -> bool:
         return self.change is not None and max(iterate.change, iterate.change_before) <= self.change

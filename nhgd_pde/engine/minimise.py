@@ -178,7 +178,7 @@ def _end(loop: LoopState, search: Search) -> Minimum | None:
     if search.last(current) and search.certified(current):
         end = Minimum(current, first, "converged", converged(current, first, goal, stopping, search.scales))
     elif search.interrupted():
-        end = Minimum(current, first, "interrupted", f"interrupted; {standing(current, first, goal, stopping)}")
+        end = Minimum(current, first, "interrupted", standing(current, first, goal, stopping))
     elif search.last(current):
         end = Minimum(current, first, "stopped", uncertified(current, stopping))
     elif current.iteration >= stopping.iterations:

@@ -12,9 +12,9 @@ LENGTH = 7
 def gap_of(trail: Sequence[tuple[float, float]]) -> float:
     """An estimate of the objective minus its minimum, for the last of some iterates; infinite where there is none.
 
-    It is the larger one of two estimates. Near a minimum the gap is proportional to the square of the gradient, with a
-    factor that the decrease of both over the last iterates shows. And the decreases of the objective over two equal
-    numbers of iterates are continued as a geometric series.
+    It is the largest one of several estimates. Near a minimum the gap is proportional to the square of the gradient,
+    with a factor that the decrease of both over the last iterates shows. And the decreases of the objective over one,
+    two and three steps are continued as geometric series.
 
     Args:
         trail: objective and norm of the gradient of each iterate, the last one last.
@@ -31,15 +31,14 @@ def gap_of(trail: Sequence[tuple[float, float]]) -> float:
     factors = [each for each in factors if each > 0.0]
     if not factors:
         return math.inf
-    return max(max(factors) * norm * norm, _continued([each for each, _ in recent]))
+    values = [each for each, _ in recent]
+    continued = [_continued(values, count) for count in range(1, (len(values) - 1) // 2 + 1)]
+    return max(max(factors) * norm * norm, *continued, *([] if continued else [math.inf]))
 
 
-def _continued(values: Sequence[float]) -> float:
-    """The sum of the decreases to come, as a geometric series of those over two equal numbers of iterates."""
-    half = (len(values) - 1) // 2
-    if half < 1:
-        return math.inf
-    before, after = values[-2 * half - 1] - values[-half - 1], values[-half - 1] - values[-1]
+def _continued(values: Sequence[float], count: int) -> float:
+    """The sum of the decreases to come, as a geometric series of those over the last and the `count` steps before."""
+    before, after = values[-2 * count - 1] - values[-count - 1], values[-count - 1] - values[-1]
     if after <= 0.0:
         return 0.0
     ratio = after / before if before > 0.0 else math.inf

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-_GMSH = "is {what}, not a mesh: make one with `gmsh -{dim} {name} -format msh41 -o {stem}.msh`{more} and name that file"
+_GMSH = "is {what}, not a mesh: make one with `gmsh -{dim} {name} -o {stem}.msh`{more} and name that file"
 _SCRIPT = _GMSH.format(what="a geometry script of gmsh", dim=2, name="{name}", stem="{stem}", more=" (-3 for a solid)")
 _SOLID = _GMSH.format(what="a geometry", dim=3, name="{name}", stem="{stem}", more=" (-2 for its surface)")
 _SURFACE = (

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -95,40 +94,6 @@ class Tracking:
 
     def _back(self, covector: Tensor) -> Tensor:
         return covector if self.rows is None else self.rows.rmv(covector)
-
-
-@dataclass(frozen=True, eq=False)
-class SensorTerm:
-    """The sensors of the term sum of weights/2 (u - measured)^2.
-
-    Attributes:
-        number: the number of the term in the objective.
-        points: (dim, count) the places of the sensors.
-        components: the components of the state that they measure.
-        measured: (components, count).
-        weights: (count,) the factors of the squared misfits over 2, that of the term included.
-        rows: (components * count, N) the values of the state at the sensors.
-        times: (count,) the times of the measurements; None where they have none.
-    """
-
-    number: int
-    points: np.ndarray
-    components: tuple[int, ...]
-    measured: np.ndarray
-    weights: np.ndarray
-    rows: SparseMatrix
-    times: np.ndarray | None = None
-
-    def computed(self, state: np.ndarray) -> np.ndarray:
-        """State (S, N) -> its values (S, components, count) at the sensors.
-
-        Of an evolution that keeps no states it may be the last one alone; values that need others are NaN.
-        """
-        rows = self.rows.host
-        missing = rows.shape[1] - state.shape[1]
-        found = np.asarray((rows[:, missing:] @ state.T).T)
-        found[:, np.diff(rows[:, :missing].indptr) > 0] = np.nan
-        return found.reshape(len(state), *self.measured.shape)
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,6 +31,7 @@ from .names import (
     POPULATION,
     PROBLEM,
     REPORT,
+    SOLUTION,
     STEM,
     SUMMARY,
     SURFACE,
@@ -240,7 +241,8 @@ def _cleared() -> list[str]:
 
     The folder must stay recognisable as a run folder until the last file is gone; problem.yaml is replaced afterwards.
     """
-    return [HISTORY, LOG, LEVEL_TABLE, FIGURE, REPORT, SURFACE, *(name for name in RESULTS if "." in name), SUMMARY]
+    names = [SOLUTION, HISTORY, LOG, LEVEL_TABLE, FIGURE, REPORT, SURFACE]
+    return [*names, *(name for name in RESULTS if "." in name), SUMMARY]
 
 
 def _series() -> dict[str, str]:

@@ -14,19 +14,27 @@ from nhgd_pde.problem_file.fields import Function, OneOf, Section, expectation, 
 
 # The largest number of values that a file or a mapping may have in place of a file of its own.
 _MOST_NUMBERS = 5_000
+# The form of a box, as messages give it.
+_CORNERS = "two opposite corners, [[x0, y0], [x1, y1]]"
 
 
 @dataclass(frozen=True)
 class NumberTable:
-    """Numbers in so many axes, as lists or as an array of NumPy; kept as tuples. With `null`, null is allowed."""
+    """Numbers in so many axes, as lists or as an array of NumPy; kept as tuples. With `null`, null is allowed.
+
+    Attributes:
+        form: what is expected, for messages; empty: a list of numbers, or of coordinates for each point.
+    """
 
     axes: int
     null: bool = False
+    form: str = ""
 
     def check(self, value: object) -> Any:
         if value is None and self.null:
             return None
         shape = "a list of numbers" if self.axes == 1 else "a list of lists of coordinates, one for each point"
+        shape = self.form or shape
         try:
             numbers = np.asarray(value, dtype=np.float64)
         except (TypeError, ValueError):
@@ -71,10 +79,10 @@ class FileData(Section):
         description="Name of the column, array or field in the file; null where there is only one.",
     )
     method: Interpolation = "linear"
-    box: Annotated[tuple[tuple[float, ...], ...] | None, NumberTable(2, null=True)] = Field(
+    box: Annotated[tuple[tuple[float, ...], ...] | None, NumberTable(2, null=True, form=_CORNERS)] = Field(
         default=None,
-        description="Of an image or an array: two opposite corners of its place, [[x, y], [x, y]]; null: those of the "
-        "mesh.",
+        description="Of an image or an array: two opposite corners of its place, [[x0, y0], [x1, y1]]; null: those of "
+        "the mesh.",
     )
 
 

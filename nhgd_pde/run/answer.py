@@ -12,7 +12,7 @@ import numpy as np
 
 from ..engine.loop import Status
 from ..output.fields import FieldData, Grid
-from ..output.names import FIGURE
+from ..output.names import FIGURE, SOLUTION
 from ..output.result_files import RESULTS
 from ..output.run_folder import RunFolder
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from ..output.controls_over_time import TimeCurve
     from ..output.field_layout import Pictured
+    from ..problem import Problem
     from ..reports.material import Material
+    from ..task_problem import TaskProblem
 
 Row = dict[str, float | int | str | None]
 
@@ -46,6 +48,20 @@ class Certificate:
     gradient_error: float
 
 
+@dataclass(frozen=True, eq=False)
+class Source:
+    """The problem that a solution belongs to.
+
+    Attributes:
+        stage: number of the stage of a continuation that was solved last.
+        rounds: the relaxations of its bounds of the state, see `rounds.saved`; None without bounds.
+    """
+
+    problem: Problem | TaskProblem
+    stage: int
+    rounds: list[dict[str, Any]] | None
+
+
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Answer:
     """What the results of all kinds of problems have.
@@ -61,6 +77,7 @@ class Answer:
         history: a mapping for each outer iteration, the rows of history.csv.
         stats: the content of summary.json, a mapping.
         problem_yaml: the text of the problem file with all defaults filled in.
+        source: the problem as it was loaded, from which `save` makes a folder that can be loaded again.
     """
 
     status: Status
@@ -72,6 +89,7 @@ class Answer:
     history: tuple[Row, ...]
     stats: Mapping[str, Any]
     problem_yaml: str
+    source: Source
 
     def __repr__(self) -> str:
         stats = self.stats
@@ -110,6 +128,10 @@ class Answer:
 
     def arrays(self) -> Mapping[str, np.ndarray]:
         """The arrays of result.npz; none where the answer is a field."""
+        return {}
+
+    def state_arrays(self) -> Mapping[str, np.ndarray]:
+        """The arrays of this answer that only a solve finds, beside control and gradient, by their attributes."""
         return {}
 
     def images(self) -> Figure | None:
@@ -187,7 +209,8 @@ class Answer:
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
         """Writes a run folder of this solution (without the fields of earlier iterations); returns its path.
 
-        The folder has no checkpoint, which `Solution.load` and `resume` need: `solve(problem, output=...)` writes one.
+        `Solution.load` returns the solution from it, to the last digit. The folder has no checkpoint, from which
+        `resume` could go on: `solve(problem, output=...)` writes one.
 
         Args:
             folder: a folder that does not exist, an empty one, or a run folder of this problem.
@@ -196,15 +219,20 @@ class Answer:
         Raises:
             OutputError: the folder may not be written to, or is in use, or the system does not take a file.
         """
-        with RunFolder.create(folder, self.problem_yaml, overwrite=overwrite) as run:
+        from .saved_solution import write_saved
+
+        # The files that the problem names are found from this folder too.
+        text = self.source.problem.yaml(Path(folder))
+        with RunFolder.create(folder, text, overwrite=overwrite) as run:
             for row in self.history:
                 run.append_history(row)
-            iterations, frame = self.stats["outer_iterations"], self.fields()
+            iterations, frame = int(self.stats["outer_iterations"]), self.fields()
             if frame is not None:
-                run.fields.add(int(iterations), float(iterations), *frame)
+                run.fields.add(iterations, float(iterations), *frame)
             self.write(run)
-            for text in run.warnings:
-                run.log(f"warning: {text}")
+            write_saved(run.path / SOLUTION, self)
+            for warning in run.warnings:
+                run.log(f"warning: {warning}")
             run.log(f"{self.status}: {self.message}")
             run.write_summary(self.stats)
             return run.path

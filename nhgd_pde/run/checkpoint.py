@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from ..engine.loop import Iterate, LoopState
 from ..engine.oracle import Oracle
 from ..engine.plain import from_plain, to_plain
@@ -255,66 +253,6 @@ def _from_content(folder: Path, content: dict[str, Any], oracle: Oracle, stages:
         rounds=rounds,
         first=from_plain(content["run_first"], device),
     )
-
-
-@dataclass(frozen=True)
-class Reached:
-    """The iterate of a checkpoint.
-
-    Attributes:
-        v: (p,) its control.
-        u: (S, n) its state; None where the method saves it in another form.
-        iteration: its number, counted from the beginning of the run.
-        origin: by what the run is recognised, see `origin_of`.
-    """
-
-    v: torch.Tensor
-    u: torch.Tensor | None
-    iteration: int
-    origin: Mapping[str, Any]
-
-    def has_mesh_of(self, problem: Problem | TaskProblem) -> bool:
-        """Whether the run had the mesh of a problem, maybe of another size or at another place."""
-        ours, theirs = origin_of(problem), self.origin
-        sections = [dict(each["spec"].get("mesh", {}), size=None, origin=None) for each in (ours, theirs)]
-        checksums = [each["fingerprint"].get("the mesh") for each in (ours, theirs)]
-        return sections[0] == sections[1] or checksums[0] == checksums[1]
-
-
-def read_reached(folder: Path) -> Reached | None:
-    """The last iterate that a run has written down; None without a checkpoint.
-
-    Raises:
-        OutputError: the checkpoint is damaged, or of another version of the package.
-    """
-    path = folder / CHECKPOINT
-    if not path.is_file():
-        return None
-    content = read_sealed(path)
-    try:
-        current, state = content["current"], content["state"]
-        v, iteration = current["evaluation"]["v"], int(current["iteration"]) + int(content["before"])
-        u = _state_of(state)
-        origin = {part: dict(content[part]) for part in ("spec", "fingerprint")}
-    except (ValueError, TypeError, KeyError) as error:
-        raise OutputError(f"{path}: the checkpoint is of another version of the package ({error})") from error
-    if not isinstance(v, torch.Tensor):
-        raise OutputError(f"{path}: expected the control of the last iterate, found {type(v).__name__}")
-    return Reached(v, u, iteration, origin)
-
-
-def _state_of(saved: Any) -> torch.Tensor | None:
-    """The state in the saved data of an oracle; over scenarios the state of the nominal problem."""
-    if isinstance(saved, list) and saved:
-        return _state_of(saved[0])
-    if not isinstance(saved, dict):
-        return None
-    for key in ("nominal", "state", "inner"):
-        found = _state_of(saved.get(key))
-        if found is not None:
-            return found
-    u = saved.get("u")
-    return u if isinstance(u, torch.Tensor) else None
 
 
 def _save(oracle: Any, state: Any) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..output.run_folder import OutputError, read_ended
 from .answer import Answer
-from .checkpoint import read_reached
+from .reached import read_reached
 
 if TYPE_CHECKING:
     from ..problem import Problem

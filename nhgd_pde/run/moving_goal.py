@@ -1,28 +1,22 @@
-"""`outer.rtol: auto`: the optimiser stops where its error is a tenth of the one that the mesh leaves.
-
-The run is first solved roughly. There the error of the mesh is estimated, and the run goes on until the objective is
-estimated to be a tenth of that above its optimum. The estimate is made again at the end, which may move the goal.
-"""
+"""`outer.rtol: auto`: the optimiser stops where its error is a tenth of the one that the mesh leaves."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..discretisation import Estimator, NoEstimateError
-from ..engine.loop import Minimum, Stopping
-from ..engine.scales import UNKNOWN
+from ..engine.loop import Iterate
 from ..pde_problem import PDEProblem
 from .presentation import adjoint_of
 
-# The relative gradient at which the error of the mesh is first estimated.
-_ROUGH = 1e-2
+# The error of the mesh is first estimated where the objective is estimated to be within this share of its value.
+_ROUGH = 0.1
 # The error of the optimiser as a share of that of the mesh, and the factor by which estimates of it may be too small.
 _SHARE, _DOUBT = 0.1, 3.0
-# The goal is moved at most so many times.
-_MOST = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,42 +32,44 @@ class Standing:
 
 
 class MovingGoal:
-    """The goals of a run, one after the other.
+    """How near to its optimum an objective has to be, at an iterate: a share of the error of the mesh there.
+
+    The error is estimated at the first iterate that is near enough for that, and again at an iterate that has reached
+    the goal.
 
     Args:
+        problem: the problem that is solved.
         estimator: estimates the error of the mesh.
         note: called with a sentence where there is no estimate.
         expected: the error of the mesh if it is known roughly; 0 where it is not.
     """
 
-    def __init__(self, estimator: Estimator, note: Callable[[str], None], expected: float = 0.0) -> None:
-        self._estimator, self._note = estimator, note
-        self._gap, self._moved, self._given_up = _SHARE / _DOUBT * expected, 0, False
+    def __init__(
+        self, problem: PDEProblem, estimator: Estimator, note: Callable[[str], None], expected: float = 0.0
+    ) -> None:
+        self._problem, self._estimator, self._note = problem, estimator, note
+        self._gap: float | None = _SHARE / _DOUBT * expected if expected else None
+        self._at, self._refused = -1, False
 
-    def rule(self, stopping: Stopping) -> Stopping:
-        """The stopping rule of the present goal."""
-        if self._given_up:
-            return stopping
-        return replace(stopping, gap=self._gap) if self._gap else replace(stopping, rtol=max(stopping.rtol, _ROUGH))
+    def __call__(self, iterate: Iterate) -> float:
+        """The largest gap with which the run ends; 0 where only a small gradient ends it."""
+        value, gap = iterate.evaluation.value, iterate.gap
+        if self._refused or not math.isfinite(gap):
+            return 0.0
+        if self._gap is None and not gap <= _ROUGH * abs(value):
+            return 0.0
+        if self._at != iterate.iteration and (self._gap is None or gap <= self._gap):
+            self._gap, self._at = self._estimated(iterate), iterate.iteration
+        return self._gap or 0.0
 
-    def goes_on(self, problem: PDEProblem, found: Minimum, whole: Stopping) -> bool:
-        """Whether the run goes on with another goal, after it has ended by the present one.
-
-        Args:
-            whole: the stopping rule of a run to the last digit.
-        """
-        last, first = found.last, found.first
-        done = whole.small(last, whole.goal(first.gradient_norm, UNKNOWN))
-        if found.status != "converged" or self._given_up or done or self._moved == _MOST:
-            return False
-        state = problem.state(last.oracle.u, last.evaluation.v).cpu().numpy()
-        control, adjoint = last.evaluation.v.cpu().numpy(), adjoint_of(problem, last, len(state))
+    def _estimated(self, iterate: Iterate) -> float:
+        problem, v = self._problem, iterate.evaluation.v
+        state = problem.state(iterate.oracle.u, v).cpu().numpy()
+        adjoint = adjoint_of(problem, iterate, len(state))
+        standing = Standing("stopped", iterate.evaluation.objective, v.cpu().numpy(), state, adjoint, problem)
         try:
-            standing = Standing(found.status, last.evaluation.objective, control, state, adjoint, problem)
-            error = abs(self._estimator.estimate(standing).value)
+            return _SHARE / _DOUBT * abs(self._estimator.estimate(standing).value)
         except NoEstimateError as missing:
-            self._note(f"outer.rtol: auto is {whole.rtol:g}, as there is no estimate of the mesh error: {missing}")
-            self._given_up = True
-            return True
-        self._gap, self._moved = _SHARE / _DOUBT * error, self._moved + 1
-        return last.gap > self._gap
+            self._note(f"outer.rtol: auto is the default goal, as there is no estimate of the mesh error: {missing}")
+            self._refused = True
+            return 0.0

@@ -11,8 +11,9 @@ from ..engine.oracle import Oracle
 from ..engine.scenarios.team import Team
 from ..linalg.counts import Counts
 from ..output.provenance import commit, peak_memory, versions
-from .answer import Certificate
+from .answer import Certificate, Source
 from .outer_problem import nominal_of
+from .rounds import saved
 
 if TYPE_CHECKING:
     from ..problem import Problem
@@ -32,6 +33,7 @@ class Outcome:
         found: its result, with the first and the last iterate of the run.
         search: entries of summary.json on the search for the start; empty where there was none.
         text: the resolved problem file.
+        stage: number of the stage of a continuation that was solved last.
     """
 
     problem: Problem | TaskProblem
@@ -46,6 +48,7 @@ class Outcome:
     judgement: Judgement | None
     search: Mapping[str, Any]
     text: str
+    stage: int
 
     def common(self) -> dict[str, Any]:
         """What the answers of all kinds of problems have, by the names of the attributes of `Answer`."""
@@ -60,18 +63,18 @@ class Outcome:
             "history": tuple(self.records.rows),
             "stats": self.summary(),
             "problem_yaml": self.text,
+            "source": Source(self.problem, self.stage, saved(self.solved) if self.solved.relaxations else None),
         }
 
     def summary(self) -> dict[str, Any]:
         """The content of summary.json."""
         last = self.found.last
-        scenarios, unknowns = self.solved.inner_shape
         named = self.problem.file.spec.devices.curvature
         return {
             **self._results(),
-            "state_dofs": unknowns,
+            "state_dofs": self.problem.state_unknowns,
             "control_dofs": self.problem.outer_size,
-            "scenarios": scenarios,
+            "scenarios": self.solved.inner_shape[0],
             **self.presentation.entries(self),
             "solves": self.counts.as_dict(),
             "seconds": self.seconds,

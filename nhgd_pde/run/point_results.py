@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from ..control.controls import ControlSpace
 from ..fem.cells import CELLS
+from ..horizon_problem import HorizonProblem
+from ..objective.sensor_terms import Readings
 from ..output.fields import FieldData, Grid
 from ..pde_problem import PDEProblem
 from .drawing import split_controls, time_of
@@ -13,8 +16,12 @@ from .drawing import split_controls, time_of
 Fields = dict[str, np.ndarray]
 
 
-def sensor_points(problem: PDEProblem, state: np.ndarray, weights: np.ndarray | None = None) -> tuple[Grid, FieldData]:
+def sensor_points(
+    problem: PDEProblem, state: np.ndarray, control: np.ndarray, weights: np.ndarray | None = None
+) -> tuple[Grid, FieldData]:
     """The sensors of all terms of the objective, of which there are some, as points.
+
+    If the sensors are read over time and the states of the evolution are not all kept, its steps are made once more.
 
     `measured` and `computed` are values of the state, and `misfit` is computed - measured: a term is the sum of
     weight/2 misfit^2. `term` is the number of the term in the objective, and `time` that of a measurement. Components
@@ -22,13 +29,15 @@ def sensor_points(problem: PDEProblem, state: np.ndarray, weights: np.ndarray | 
 
     Args:
         state: (S, N) coefficients.
+        control: (p,) the control that they belong to.
         weights: (S,) of several scenarios, over which `computed` is the mean and `computed_std` the deviation.
     """
     group = problem.space.groups[0]
     shares = np.full(len(state), 1.0 / len(state)) if weights is None else weights
     parts: dict[str, list[np.ndarray]] = {}
-    for term in problem.sensors:
-        values = term.computed(state)
+    readings = _readings(problem, state, control)
+    for term in readings:
+        values = term.computed
         mean = np.tensordot(shares, values, 1)
         found = {"measured": term.measured, "computed": mean, "misfit": mean - term.measured}
         if len(state) > 1:
@@ -38,11 +47,11 @@ def sensor_points(problem: PDEProblem, state: np.ndarray, weights: np.ndarray | 
             whole[list(term.components)] = some
             parts.setdefault(name, []).append(whole)
         parts.setdefault("weight", []).append(term.weights)
-        if any(each.times is not None for each in problem.sensors):
+        if any(each.times is not None for each in readings):
             times = np.full(len(term.weights), np.nan) if term.times is None else term.times
             parts.setdefault("time", []).append(times)
         parts.setdefault("term", []).append(np.full(len(term.weights), term.number, dtype=np.int32))
-    points = np.concatenate([term.points for term in problem.sensors], axis=1).T
+    points = np.concatenate([term.points for term in readings], axis=1).T
     fields: Fields = {}
     for name, each in parts.items():
         values = np.concatenate(each, axis=-1)
@@ -53,6 +62,13 @@ def sensor_points(problem: PDEProblem, state: np.ndarray, weights: np.ndarray | 
         else:
             fields |= _vector(name, values)
     return Grid(points, np.arange(len(points))[:, None], "vertex"), FieldData(fields)
+
+
+def _readings(problem: PDEProblem, state: np.ndarray, control: np.ndarray) -> list[Readings]:
+    over_time = any(term.times is not None for term in problem.sensors)
+    if over_time and isinstance(problem, HorizonProblem):
+        return problem.readings(torch.from_numpy(control).to(problem.control.initial))
+    return [term.readings(state) for term in problem.sensors]
 
 
 def _vector(name: str, values: np.ndarray) -> Fields:

@@ -205,7 +205,7 @@ class PopulationStart:
         """What the search and multi-start have found."""
         population, starts = self._parts()
         if population is None:
-            return "interrupted before the first generation of the population search had ended"
+            return "the population search was asked to end in its first generation"
         text = (
             f"population search: objective {population.best.value:.6e} after {population.generation} generations and "
             f"{population.evaluations:,} evaluations"
@@ -216,7 +216,7 @@ class PopulationStart:
                 "evaluations"
             )
         if not self.ended:
-            return f"interrupted; {text}" + ("; --resume goes on with the search" if self._kept else "")
+            return f"the search was asked to end; {text}" + ("; --resume goes on with the search" if self._kept else "")
         return f"{text}; the run starts from the best design of {self._better}"
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,6 +25,7 @@ from .scenario_fields import iterate_fields
 from .solution import Solution
 
 if TYPE_CHECKING:
+    from .judgement import Judgement
     from .outcome import Outcome
     from .outer_problem import OuterProblem
 
@@ -45,6 +47,15 @@ class Presentation(Protocol):
 
     def answer(self, outcome: Outcome) -> Answer:
         """The result of `solve`."""
+        ...
+
+    def answer_of(self, values: Mapping[str, Any], solved: Any, judgement: Judgement | None) -> Answer:
+        """The result of `solve`, from what is known of it.
+
+        Args:
+            values: those of `Outcome.common` and of `Answer.state_arrays`.
+            solved: the outer problem that was minimised last.
+        """
         ...
 
 
@@ -103,14 +114,16 @@ class FieldPresentation:
     def answer(self, outcome: Outcome) -> Solution:
         last = outcome.found.last
         state = outcome.solved.state(last.oracle.u, last.evaluation.v).cpu().numpy()
-        return Solution(
+        values = {
             **outcome.common(),
-            state=state,
-            adjoint=adjoint_of(nominal_of(outcome.solved), last, len(state)),
-            problem=nominal_of(outcome.solved),
-            judgement=outcome.judgement,
-            threshold=self.problem.file.spec.output.exceedance,
-        )
+            "state": state,
+            "adjoint": adjoint_of(nominal_of(outcome.solved), last, len(state)),
+        }
+        return self.answer_of(values, outcome.solved, outcome.judgement)
+
+    def answer_of(self, values: Mapping[str, Any], solved: OuterProblem, judgement: Judgement | None) -> Solution:
+        threshold = self.problem.file.spec.output.exceedance
+        return Solution(**values, problem=nominal_of(solved), judgement=judgement, threshold=threshold)
 
 
 def adjoint_of(pde: PDEProblem, last: Iterate, scenarios: int) -> np.ndarray:

@@ -6,14 +6,14 @@ rounds to the last stage, see `rounds`. All but the last of these problems are s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..engine.loop import Iterate, Minimum, Stopping
 from ..engine.reasons import converged
 from .outer_problem import starting_at
-from .rounds import following_round, following_stage, impossible, nearly, reported, settled, started
+from .rounds import following_round, following_stage, impossible, nearly, reported, restored, settled, started
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
@@ -71,6 +71,22 @@ class ProblemSequence:
         self.current = self.problems[self.stage]
         if checkpoint.rounds is not None:
             self.rounds, self.current = checkpoint.rounds
+
+    def end_at(self, stage: int, rounds: Sequence[Mapping[str, Any]] | None) -> None:
+        """Goes to the stage that a run has ended in, with the relaxations of its bounds of the state, if it has any."""
+        self.stage, self.current = stage, self.problems[stage]
+        if rounds is not None:
+            self.current = restored(self.current, list(rounds))
+
+    def close_round(self, last: Iterate) -> None:
+        """Updates the multipliers at the end of a round, if there are any.
+
+        Args:
+            last: the iterate at which the round has ended.
+        """
+        if self.current.relaxations:
+            self.rounds += 1
+            self.current = following_round(self.current, last)
 
     @property
     def stopping(self) -> Stopping:
@@ -130,8 +146,7 @@ class ProblemSequence:
         before, rough = self.current, self._rough
         if not before.relaxations:
             return found
-        self.rounds += 1
-        self.current = following_round(before, found.last)
+        self.close_round(found.last)
         reason = impossible(self.current, self.rounds, found.last)
         if reason:
             return replace(found, status="stopped", message=reason)

@@ -20,12 +20,15 @@ from .solution import Solution
 
 
 def recalled(folder: str | Path) -> Answer:
-    """The answer of a run that has ended: its problem is built again, and its last iterate is that of the checkpoint.
+    """The answer of a run that has ended, or that was saved.
+
+    Its problem is built again, and its last iterate is that of the checkpoint or of the saved solution.
 
     With random inputs the answer is judged again, in all scenarios.
 
     Raises:
-        OutputError: there is no run that has ended, or its checkpoint is missing, damaged or of another iterate.
+        OutputError: there is no run that has ended, or its checkpoint or saved solution is missing, damaged or
+            of another iterate.
         ProblemError: its problem can no longer be built, for example because a file that it names is gone.
     """
     path = Path(folder)

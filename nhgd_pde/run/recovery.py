@@ -19,9 +19,9 @@ from ..output.run_folder import OutputError, read_ended
 from ..pde_problem import PDEProblem
 from ..problem import Problem
 from ..problem_file.loading import read_dump
-from .checkpoint import read_reached
 from .drawing import levels, output_grid
 from .fingerprint import differences, within
+from .reached import read_reached
 from .solution import Solution
 
 # Keys that determine the unknowns: if one of them differs, the control of a run belongs to another problem.
@@ -91,7 +91,7 @@ def _of_folder(problem: Problem, folder: Path) -> End:
     text, summary = read_ended(folder)
     place = f"at the end of {folder} ({summary['status']}, {summary.get('outer_iterations')} iterations)"
     place += _compared(problem, folder, text)
-    for key, now in (("state_dofs", problem.pde.inner_shape[1]), ("control_dofs", problem.pde.outer_size)):
+    for key, now in (("state_dofs", problem.state_unknowns), ("control_dofs", problem.pde.outer_size)):
         if summary.get(key) != now:
             raise OutputError(f"{folder}: the run is of another problem: {key} = {summary.get(key)}, expected {now}")
     reached, last = read_reached(folder), summary.get("outer_iterations")

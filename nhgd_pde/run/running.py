@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import torch
 
 from ..engine.loop import Iterate, LoopState, Minimum, Status
 from ..engine.minimise import first_gradient_norm, minimise
@@ -18,7 +19,7 @@ from ..engine.scenarios.team import ALONE, Team
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.stage_log import stage
 from ..output.lock import FolderLock
-from ..output.names import HISTORY
+from ..output.names import HISTORY, SOLUTION
 from ..output.run_folder import OutputError, RunFolder, read_ended, read_history
 from ..problem import Problem
 from ..problem_file.errors import ProblemError
@@ -37,6 +38,7 @@ from .troubles import Troubles
 if TYPE_CHECKING:
     from ..discretisation import Estimator
     from ..output.fields import FieldData, Grid
+    from ..pde_problem import PDEProblem
     from ..task_problem import TaskProblem
     from .initial_control import Start
     from .judgement import Judgement
@@ -78,7 +80,6 @@ class Run:
         self._judge = judge if judge is None or team.size == 1 else replace(judge, team=team)
         self._team, self._states = team, Gathering(oracle, self._judge, team)
         self._stopped = False
-        self._loop: LoopState | None = None
         self._interrupted = lambda: team.decided(interrupted() or self._stopped)
         self._tell_at_once, self._troubles = tell, Troubles(tell)
         self._records = Records(list(problem.notices))
@@ -110,7 +111,7 @@ class Run:
             with stage("first evaluation"):
                 found = self._whole(self._minimised(None if resumed is None else resumed.loop))
             earlier = 0 if resumed is None else resumed.loop.evaluations
-            solution = self._presentation.answer(self._outcome(found, self._judged(found), earlier, text))
+            solution = self._presentation.answer(self._outcome(found, self._judged_end(found), earlier, text))
             solution = self._trusted(solution, found.last, path is not None)
             self._recorder.finish(solution, found.last)
             warnings = [*solution.stats["warnings"], *self._troubles.sentences]
@@ -126,15 +127,30 @@ class Run:
         """
         text, summary = read_ended(path)
         self._sequence = ProblemSequence(self._fitted(), self._problem.method.stopping)
+        if (path / SOLUTION).is_file():
+            return self._recalled_saved(path, text, summary)
         checkpoint = self._resumed(path, Checkpoints(path, self._oracle, self._problem))
         ended = summary.get("outer_iterations")
         reached = None if self._records.last is None else self._records.last.iteration
         if checkpoint is None or reached != ended:
             raise OutputError(f"{path}: expected a checkpoint of iteration {ended}, found one of {reached}")
         loop = checkpoint.loop
+        if summary["status"] in ("converged", "stopped"):
+            # The checkpoint was written before the multipliers were updated for the last time.
+            self._sequence.close_round(loop.current)
         found = self._whole(Minimum(loop.current, loop.first, summary["status"], summary["message"]))
-        answer = self._presentation.answer(self._outcome(found, self._judged(found), 0, text))
+        answer = self._presentation.answer(self._outcome(found, self._judged_end(found), 0, text))
         return replace(answer, message=summary["message"], stats=summary)
+
+    def _recalled_saved(self, path: Path, text: str, summary: Mapping[str, Any]) -> Answer:
+        """The answer of a folder that `Answer.save` has written."""
+        from .saved_solution import read_saved
+
+        kept = read_saved(path / SOLUTION, self._problem)
+        self._sequence.end_at(kept.stage, kept.rounds)
+        judged = self._judged(torch.from_numpy(kept.common["control"])) if "uncertainty" in summary else None
+        values = kept.values(path, self._problem, text, summary)
+        return self._presentation.answer_of(values, self._sequence.current, judged)
 
     # The beginning
 
@@ -214,27 +230,28 @@ class Run:
     def _minimised(self, loop: LoopState | None) -> Minimum:
         """The end of the last problem; of a run that is cut off after its first iterate, the last iterate."""
         try:
-            return self._solve_stages(loop)
+            found = self._solve_stages(loop)
         except KeyboardInterrupt as error:
-            return self._cut_off(error, "interrupted", "interrupted in the middle of an iteration")
+            return self._cut_off(error, "interrupted", "the run was asked to end in the middle of an iteration")
         except RoleError as lost:
             return self._cut_off(lost, "failed", f"{lost}; the last checkpoint can be resumed")
         except (ProblemError, SingularMatrixError) as error:
             # A scenario that has not been looked at before has a coefficient out of its range.
             return self._cut_off(error, "failed", str(error))
+        if found.status == "interrupted":
+            why = "the callback ended the run" if self._stopped else "the run was asked to end"
+            found = replace(found, message=f"{why}; {found.message}")
+        return found
 
     def _solve_stages(self, loop: LoopState | None) -> Minimum:
         """Solves the problems of the run one after the other, each from the solution of the one before."""
         outer, sequence = self._problem.method.outer, self._sequence
         watchers = self._tell, self._interrupted, self._keep
         while True:
-            whole = sequence.stopping
-            balanced = self._balance if sequence.balanced else None
-            stopping = whole if balanced is None else balanced.rule(whole)
+            stopping = sequence.stopping
+            if sequence.balanced and self._problem.file.spec.outer.rtol == "auto":
+                stopping = replace(stopping, gap=self._moving_goal(nominal_of(sequence.current)))
             found = minimise(sequence.current, self._oracle, outer, stopping, *watchers, loop, self._judge)
-            if balanced is not None and balanced.goes_on(nominal_of(sequence.current), found, whole):
-                loop = self._loop
-                continue
             ended = sequence.ended(found, self._records.first or found.first, stopping)
             if ended is not None:
                 return ended
@@ -265,14 +282,13 @@ class Run:
             # Comparisons of NumPy have a type of their own.
             self._stopped = self._stopped or (isinstance(answer, bool | np.bool_) and bool(answer))
 
-    @cached_property
-    def _balance(self) -> MovingGoal | None:
-        """The goals of `outer.rtol: auto`; None for a goal that is a number."""
-        if self._problem.file.spec.outer.rtol != "auto" or not isinstance(self._problem, Problem):
+    def _moving_goal(self, problem: PDEProblem) -> MovingGoal | None:
+        """The goal of `outer.rtol: auto`; None for a problem without an equation."""
+        if not isinstance(self._problem, Problem):
             return None
         from .moving_goal import MovingGoal
 
-        return MovingGoal(self._estimator, self._recorder.note, self._expected)
+        return MovingGoal(problem, self._estimator, self._recorder.note, self._expected)
 
     @cached_property
     def _estimator(self) -> Estimator:
@@ -282,7 +298,6 @@ class Run:
         return Estimator(self._problem)
 
     def _keep(self, loop: LoopState, last: bool) -> None:
-        self._loop = loop if last else None
         every = self._problem.file.spec.output.checkpoint
         if self._search is not None and not self._search.ended:
             return  # A run that is resumed goes on with the search.
@@ -332,16 +347,21 @@ class Run:
         with stage("estimate of the mesh error"):
             return with_trust(self._estimator, cast("Solution", solution), last)
 
-    def _judged(self, found: Minimum) -> Judgement | None:
+    def _judged_end(self, found: Minimum) -> Judgement | None:
         """The judgement of an answer over scenarios; None where there are none, or no answer."""
+        known = found.last.evaluation.finite and not self._states.abandoned
+        return self._judged(found.last.evaluation.v) if known else None
+
+    def _judged(self, v: Tensor) -> Judgement | None:
+        """The judgement of a control over scenarios; None where there are none."""
         scenarios = self._problem.scenarios
-        if scenarios is None or not found.last.evaluation.finite or self._states.abandoned:
+        if scenarios is None:
             return None
         from .judging import judged
 
         streamed = getattr(self._oracle, "fresh", False)
         try:
-            return judged(self._sequence.current, found.last.evaluation.v, scenarios, streamed, self._team)
+            return judged(self._sequence.current, v, scenarios, streamed, self._team)
         except (ProblemError, SingularMatrixError) as error:
             self._records.warnings.append(f"the answer could not be judged: {error}")
             return None
@@ -361,6 +381,7 @@ class Run:
             judgement=judged,
             search={} if self._search is None else self._search.entries(),
             text=text,
+            stage=self._sequence.stage,
         )
 
 

@@ -53,11 +53,12 @@ class Solution(Answer):
     def load(folder: str | Path) -> Answer:
         """The solution of a run that has ended, from its run folder; of a task a `TaskSolution`.
 
-        The problem is built again, and its last iterate is read from the checkpoint. With random inputs the answer is
-        judged again, in all scenarios.
+        The folder is one of `solve(problem, output=folder)`, of the command line, or of `save`. The problem is built
+        again, and its last iterate is read from the checkpoint, or from the solution that `save` has written. With
+        random inputs the answer is judged again, in all scenarios.
 
         Raises:
-            OutputError: there is no run that has ended, or its checkpoint is missing or damaged.
+            OutputError: there is no run that has ended, or its checkpoint or saved solution is missing or damaged.
             ProblemError: the problem can no longer be built, for example because a file that it names is gone.
         """
         from .recall import recalled
@@ -134,13 +135,15 @@ class Solution(Answer):
 
         None for a problem without sensors.
 
-        With random inputs the computed values are means over the scenarios, beside their standard deviations.
+        With random inputs the computed values are means over the scenarios, beside their standard deviations. Of an
+        evolution they belong to the times of the measurements; where its states are not all kept, its steps are made
+        once more for them.
         """
         if not self.problem.sensors:
             return None
         from .point_results import sensor_points
 
-        return sensor_points(self.problem, self.state, self._weights)
+        return sensor_points(self.problem, self.state, self.control, self._weights)
 
     def boundary(self, level: int = -1) -> tuple[Grid, FieldData] | None:
         """The parts of the boundary that controls act on, with control and sensitivity; None without such a control.
@@ -175,6 +178,9 @@ class Solution(Answer):
         from .control_curves import control_curves
 
         return control_curves(self.problem, self.control)
+
+    def state_arrays(self) -> Mapping[str, np.ndarray]:
+        return {"state": self.state, "adjoint": self.adjoint}
 
     def scenario_rows(self) -> Iterator[Mapping[str, Any]]:
         """The rows of scenarios.csv, a mapping each; none without random inputs."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from ..engine.loop import Iterate
 from ..task_problem import TaskProblem
@@ -16,6 +17,7 @@ from .answer import Answer
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from .judgement import Judgement
     from .outcome import Outcome
 
 
@@ -48,6 +50,9 @@ class TaskSolution(Answer):
         known = certificate.state_residual <= _KNOWN and certificate.adjoint_residual <= _KNOWN
         ended = self.status == "stopped" and len(self.history) > self.iterations
         return self.status == "converged" or (ended and known)
+
+    def state_arrays(self) -> Mapping[str, np.ndarray]:
+        return {"parameters": self.parameters}
 
     def arrays(self) -> Mapping[str, np.ndarray]:
         return {**self.found, "v": self.control, "parameters": self.parameters}
@@ -93,11 +98,13 @@ class TaskPresentation:
         return {"measures": task.outcome(self.problem.bilevel, split, last.oracle.u, last.evaluation.v)}
 
     def answer(self, outcome: Outcome) -> TaskSolution:
-        last, task, split = outcome.found.last, self.problem.task, self.problem.split
-        v = last.evaluation.v
+        parameters = outcome.found.last.oracle.u[0].numpy()
+        return self.answer_of({**outcome.common(), "parameters": parameters}, outcome.solved, outcome.judgement)
+
+    def answer_of(self, values: Mapping[str, Any], solved: Any, judgement: Judgement | None) -> TaskSolution:
+        task, split, v = self.problem.task, self.problem.split, torch.from_numpy(values["control"])
         return TaskSolution(
-            **outcome.common(),
-            parameters=last.oracle.u[0].numpy(),
+            **values,
             found=task.arrays(split, v),
             pictured=task.pictured(split, v),
             image_shape=split.image_shape,

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from ..problem_file.loading import ProblemFile
 from .designs import Row, settings_to_check
+from .drawings import load
 from .findings import check_names, found_in
 from .session import Session
 from .study_file import StudyFile, read_study
-from .study_folder import opened_study
+from .study_folder import StudyFolder, opened_study
 from .study_result import Study
 from .study_spec import OptunaSpec
 from .table_rows import names_of_terms
@@ -58,26 +59,41 @@ def study(
     """
     file = read_study(source, overrides)
     count = file.spec.processes if processes is None else processes
-    problems = _checked(file, count, scheduler)
-    terms = names_of_terms(problems[0])
     path = Path(output) if output is not None else Path("outputs") / file.spec.study
-    with (
-        opened_study(path, resume, overwrite) as folder,
-        closing(_workers(count, scheduler, interrupted, note)) as team,
-    ):
-        folder.write_study(file.dump())
-        # The problems of proposals are not those that were checked.
-        known = [] if isinstance(file.spec, OptunaSpec) else problems
-        session = Session(file, folder, team, interrupted, callback, retry, known)
-        session.make()
-        findings = found_in(file.spec, session.rows, terms)
-        folder.keep(session.known, session.rows, findings)
-        folder.write_parquet(session.rows)
-        made = Study(file.spec.study, file.spec, tuple(session.rows), findings, path)
-        said = made.write_picture()
-        if said:
-            note(said)
-        return made
+    if count < 1:
+        raise file.error("processes", f"expected at least 1, found {count}")
+    with closing(Processes(count, note)) as several:
+        if count > 1 and scheduler is None and not resume:
+            # They load what they need while this process checks the problems.
+            several.start(min(count, len(settings_to_check(file))))
+        problems = _checked(file, count, scheduler)
+        if count > 1:
+            # The first results are seconds away, and the picture at the end needs it.
+            load()
+        with (
+            opened_study(path, resume, overwrite) as folder,
+            closing(_workers(several, scheduler, interrupted)) as team,
+        ):
+            folder.write_study(file.dump())
+            # The problems of proposals are not those that were checked.
+            known = [] if isinstance(file.spec, OptunaSpec) else problems
+            session = Session(file, folder, team, interrupted, callback, retry, known)
+            session.make()
+            return _ended(file, folder, session, names_of_terms(problems[0]), note)
+
+
+def _ended(
+    file: StudyFile, folder: StudyFolder, session: Session, terms: Sequence[str], note: Callable[[str], None]
+) -> Study:
+    """The study after its last run, with everything in its folder."""
+    findings = found_in(file.spec, session.rows, terms)
+    folder.keep(session.known, session.rows, findings)
+    folder.write_parquet(session.rows)
+    made = Study(file.spec.study, file.spec, tuple(session.rows), findings, folder.path)
+    said = made.write_picture()
+    if said:
+        note(said)
+    return made
 
 
 def _checked(file: StudyFile, processes: int, scheduler: str | None) -> list[ProblemFile]:
@@ -86,8 +102,6 @@ def _checked(file: StudyFile, processes: int, scheduler: str | None) -> list[Pro
         from .proposals import optuna_module
 
         optuna_module()
-    if processes < 1:
-        raise file.error("processes", f"expected at least 1, found {processes}")
     problems = file.checked(settings_to_check(file))
     check_names(file, problems[0])
     kept = sorted({key for each in problems for key in each.in_memory})
@@ -97,11 +111,9 @@ def _checked(file: StudyFile, processes: int, scheduler: str | None) -> list[Pro
     return problems
 
 
-def _workers(
-    processes: int, scheduler: str | None, interrupted: Callable[[], bool], note: Callable[[str], None]
-) -> Workers:
+def _workers(several: Processes, scheduler: str | None, interrupted: Callable[[], bool]) -> Workers:
     if scheduler is not None:
         from .dask_cluster import DaskWorkers
 
         return DaskWorkers(scheduler)
-    return Processes(processes, note) if processes > 1 else ThisProcess(interrupted)
+    return several if several.size > 1 else ThisProcess(interrupted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Rows = Sequence[Mapping[str, Any]]
+
+
+def load() -> None:
+    """Loads matplotlib, where it is installed: a study draws at its end, when nothing else is done meanwhile."""
+    with suppress(ImportError):
+        import matplotlib.figure  # noqa: F401
 
 
 def drawn(spec: StudySpec, rows: Rows, findings: Mapping[str, Any]) -> Figure:

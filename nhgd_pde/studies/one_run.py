@@ -59,7 +59,7 @@ def performed(task: RunTask, interrupted: Callable[[], bool]) -> Record:
     try:
         return _made(task, interrupted)
     except KeyboardInterrupt:
-        return {"status": "interrupted", "message": "interrupted before the first iterate"}
+        return {"status": "interrupted", "message": "the run was asked to end before its first iterate"}
     except Exception as error:
         said = str(error).strip().replace("\n", "; ") or "no reason was given"
         known = isinstance(error, ValueError | OSError)
@@ -79,7 +79,7 @@ def _made(task: RunTask, interrupted: Callable[[], bool]) -> Record:
     from ..api import build_problem, solve
 
     if interrupted():
-        return {"status": "interrupted", "message": "interrupted before it had begun"}
+        return {"status": "interrupted", "message": "the study was asked to end before the run had begun"}
     problem = build_problem(task.file)
     initial, start = _initial(problem, task.initial)
     names = (CHECKPOINT, EARLIER_CHECKPOINT, POPULATION)
@@ -99,7 +99,7 @@ def _initial(problem: Problem, folder: Path | None) -> tuple[np.ndarray | None, 
     """The control (p,) at the end of another run, and why there is none."""
     if folder is None:
         return None, ""
-    from ..run.checkpoint import read_reached
+    from ..run.reached import read_reached
 
     if problem.population is not None:
         return None, "cold start: a population searches for its start"

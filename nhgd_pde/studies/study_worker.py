@@ -43,6 +43,8 @@ def main() -> None:
 
     Thread(target=read, daemon=True).start()
 
+    # All that a run needs is loaded while the process that has started this one still checks the problems.
+    from .. import api  # noqa: F401
     from ..problem_file.announcing import announced
     from .one_run import performed_message
 

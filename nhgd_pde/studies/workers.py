@@ -84,7 +84,7 @@ class _Worker:
         Raises:
             _LostError: the process has died.
         """
-        process = self._process or self._started()
+        process = self.start()
         self._send(task.message())
         if stopped.is_set():
             self.stop()
@@ -96,8 +96,10 @@ class _Worker:
         self.close()
         raise _LostError(f"the process that made it {ending(process)}")
 
-    def _started(self) -> subprocess.Popen[str]:
-        self._process = self._stack.enter_context(helper([_MODULE], self._environment, stdout=subprocess.PIPE))
+    def start(self) -> subprocess.Popen[str]:
+        """The process, which is started where there is none."""
+        if self._process is None:
+            self._process = self._stack.enter_context(helper([_MODULE], self._environment, stdout=subprocess.PIPE))
         return self._process
 
     def stop(self) -> None:
@@ -136,6 +138,11 @@ class Processes:
         for each in self._workers:
             self._free.put(each)
         self._threads = ThreadPoolExecutor(count)
+
+    def start(self, count: int) -> None:
+        """Starts some processes before there is work, as it takes them about two seconds to load what they need."""
+        for each in self._workers[:count]:
+            each.start()
 
     def submit(self, task: RunTask) -> Future[Record]:
         return self._threads.submit(self._made, task)

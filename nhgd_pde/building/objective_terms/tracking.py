@@ -142,7 +142,8 @@ class TrackingTerm(Term):
 
         from ...fem.interpolation import OutsideMeshError
         from ...linalg.sparse import SparseMatrix
-        from ...objective.terms import LinearState, SensorTerm, Tracking
+        from ...objective.sensor_terms import SensorTerm
+        from ...objective.terms import LinearState, Tracking
         from ..sensors import observation
 
         found = self._read(key, name, chosen, builder)
@@ -155,7 +156,7 @@ class TrackingTerm(Term):
         matrix = SparseMatrix(seen, builder.state.device)
         number = int(key.rpartition(".")[2])
         builder.sensors.append(
-            SensorTerm(number, found.points, tuple(chosen), found.values, weights, matrix, found.times)
+            SensorTerm(number, found.points, tuple(chosen), found.values, weights, matrix, found.lines, found.times)
         )
         return Tracking(
             SparseMatrix(sp.diags_array(np.tile(weights, len(chosen))).tocsr(), builder.state.device, symmetric=True),
