@@ -36,6 +36,8 @@ from .stopwatch import Stopwatch
 from .troubles import Troubles
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..discretisation import Estimator
     from ..output.fields import FieldData, Grid
     from ..pde_problem import PDEProblem
