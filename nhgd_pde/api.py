@@ -132,16 +132,13 @@ def solve(
     folder = Path(output) if output is not None else None
     check_roles(problem, roles)
 
-    def run(
-        own: Problem, at: Path | None, goes_on: bool, replaces: bool, start: Any, expected: float = 0.0
-    ) -> Solution:
-        watching = callback, interrupted, tell, note
-        return _solve(own, watching, at, roles, goes_on, place, replaces, start, expected)
+    watching = callback, interrupted, tell, note
 
-    how: Any = partial(run, problem)
-    if _adapts(problem):
-        check_one_process(problem.file, roles, 1 if place is None else place.size)
-        how = _adaptively(problem, run, note)
+    def run(own: Problem, at: Path | None, goes_on: bool, replaces: bool, start: Any, error: float = 0.0) -> Solution:
+        return _solve(own, watching, at, roles, goes_on, place, replaces, start, error)
+
+    ranks = 1 if place is None else place.size
+    how: Any = _adaptively(problem, run, note, roles, ranks) if _adapts(problem) else partial(run, problem)
     return cast(Solution, how(folder, resume, overwrite, initial))
 
 
@@ -150,8 +147,11 @@ def _adapts(problem: Problem) -> bool:
     return isinstance(problem, Problem) and problem.file.spec.mesh.adapt is not None
 
 
-def _adaptively(problem: Problem, run: Callable[..., Solution], note: Callable[[str], None]) -> Callable[..., Solution]:
-    """Solves a problem on adaptive meshes, on each of them by `run`."""
+def _adaptively(
+    problem: Problem, run: Callable[..., Solution], note: Callable[[str], None], roles: int, ranks: int
+) -> Callable[..., Solution]:
+    """Solves a problem on adaptive meshes, on each of them by `run`; several processes are refused."""
+    check_one_process(problem.file, roles, ranks)
     from .adaptive.adaptive_loop import AdaptiveLoop
     from .discretisation import estimate_error
 

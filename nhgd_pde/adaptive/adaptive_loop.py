@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from ..building.blueprint import Blueprint
-from ..building.round_boundary import onto_boundary
+from ..building.domains import onto_boundary
 from ..discretisation import NoEstimateError
 from ..discretisation.error_estimate import Posed
 from ..engine.loop import Status

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 import skfem
 
 from ..fem import mesh as meshes
@@ -76,6 +80,22 @@ def _mesh_of(file: ProblemFile) -> Domain:
                 raise file.error("mesh.refine", f"{message}, or take `geometry: straight`")
             return meshes.domain(found.mesh, spec.refine, found.unusable, found.curved)
     return meshes.domain(mesh, spec.refine)
+
+
+def onto_boundary(mesh: Any) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Moves points (dim, k) near the boundary of a disk onto it; None for other meshes.
+
+    Args:
+        mesh: the `mesh` section of a problem file.
+    """
+    if not isinstance(mesh, DiskMesh):
+        return None
+    centre, radius = np.array(mesh.origin, dtype=float)[:, None], mesh.size
+
+    def moved(x: np.ndarray) -> np.ndarray:
+        return centre + radius * (x - centre) / np.linalg.norm(x - centre, axis=0)
+
+    return moved
 
 
 def _read(file: ProblemFile, spec: FileMesh | ObjectMesh) -> FoundMesh:

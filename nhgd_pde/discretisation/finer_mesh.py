@@ -10,8 +10,8 @@ import scipy.sparse as sp
 import skfem
 
 from ..building.blueprint import Blueprint
+from ..building.domains import onto_boundary
 from ..building.frame import Frame
-from ..building.round_boundary import onto_boundary
 from ..control.controls import ControlSpace
 from ..fem.mesh import Domain
 from ..fem.mesh import domain as domain_of
