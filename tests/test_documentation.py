@@ -30,6 +30,7 @@ ELSEWHERE = {
     ("docs/accuracy.md", "python"): "test_mesh_error.py",
     ("docs/architecture.md", "mermaid"): "test_architecture.py",
     ("docs/architecture.md", "python"): "test_architecture.py",
+    ("docs/adaptive_meshes.md", "python"): "test_adaptive_runs.py",
     ("docs/coming_from.md", "yaml"): "test_packaging.py",
     ("docs/extending.md", "python"): "test_extension.py",
     ("docs/extending.md", "yaml"): "test_extension.py",
@@ -54,6 +55,7 @@ ELSEWHERE = {
 # Blocks of yaml that tests of this file load.
 HERE = {
     "README.md",
+    "docs/adaptive_meshes.md",
     "docs/evolutions.md",
     "docs/forward_mode.md",
     "docs/neural_states.md",
@@ -252,6 +254,7 @@ def test_the_file_of_the_readme_is_the_shipped_one() -> None:
 @pytest.mark.parametrize(
     ("page", "name"),
     [
+        ("docs/adaptive_meshes.md", "l_shape_adaptive"),
         ("docs/forward_mode.md", "heat_windows_fds"),
         ("docs/neural_states.md", "poisson_network"),
         ("docs/uncertainty.md", "robust_poisson"),

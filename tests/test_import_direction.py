@@ -72,6 +72,8 @@ ALLOWED["reports"] = {"output", "problem_file"}
 for part in ("problem", "task_problem"):
     ALLOWED[part] |= {"reports"}
 ALLOWED["run"] |= {"population", "reports"}
+ALLOWED["adaptive"] = {"building", "discretisation", "engine", "fem", "output", "pde_problem", "problem"}
+ALLOWED["adaptive"] |= {"problem_file", "run"}
 ALLOWED["bench"] = ALLOWED["run"] - {"control", "fem", "objective", "uncertainty"} | {"methods", "run"}
 
 

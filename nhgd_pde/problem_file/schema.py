@@ -151,6 +151,14 @@ class ProblemSpec(Section):
 
     @model_validator(mode="before")
     @classmethod
+    def _goal_on_adaptive_meshes(cls, data: Any) -> Any:
+        """Coarse meshes need no more digits than they have."""
+        mesh = data.get("mesh") if isinstance(data, Mapping) else None
+        adapted = isinstance(mesh, Mapping) and mesh.get("adapt") is not None
+        return with_defaults(data, {"outer": {"rtol": "auto"}}) if adapted else data
+
+    @model_validator(mode="before")
+    @classmethod
     def _elements_of_flow(cls, data: Any) -> Any:
         """Without `element`, a flow has the element of its velocity."""
         pde = data.get("pde") if isinstance(data, Mapping) else None

@@ -41,11 +41,14 @@ class MovingGoal:
         problem: the problem that is solved.
         estimator: estimates the error of the mesh.
         note: called with a sentence where there is no estimate.
+        expected: the error of the mesh if it is known roughly; 0 where it is not.
     """
 
-    def __init__(self, problem: PDEProblem, estimator: Estimator, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, problem: PDEProblem, estimator: Estimator, note: Callable[[str], None], expected: float = 0.0
+    ) -> None:
         self._problem, self._estimator, self._note = problem, estimator, note
-        self._gap: float | None = None
+        self._gap: float | None = _SHARE / _DOUBT * expected if expected else None
         self._at, self._refused = -1, False
 
     def __call__(self, iterate: Iterate) -> float:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..output.controls_over_time import TimeCurve
     from ..output.field_layout import Pictured
     from .judgement import Judgement
+    from .mesh_record import MeshRecord
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -36,6 +37,7 @@ class Solution(Answer):
         problem: the problem that was solved; with random inputs, the problem with all of them at their middle.
         judgement: with random inputs, the objective in the scenarios of the sample and in fresh ones.
         threshold: the value of the state whose exceedance is drawn.
+        levels: with `mesh.adapt`, what was found on each mesh, the rows of levels.csv; the solution is on the last.
         estimate: the estimate of the discretisation error; None where the run made none.
     """
 
@@ -44,6 +46,7 @@ class Solution(Answer):
     problem: PDEProblem
     judgement: Judgement | None = None
     threshold: float | None = None
+    levels: tuple[MeshRecord, ...] = ()
     estimate: ErrorEstimate | None = None
 
     @staticmethod
