@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from .bridges.solved_state import StateUnsolvedError
     from .bridges.torch_functions import TorchFunctions, as_torch
     from .discretisation import ErrorEstimate, NoEstimateError, estimate_error
+    from .inference.chain import Chain
+    from .inference.intervals import Interval
+    from .inference.posterior import Posterior
     from .output.storage import OutputError
     from .problem_file.errors import ProblemError
     from .run.solution import Solution
@@ -38,6 +41,9 @@ _HOMES = {
     "ReducedObjective": "bridges.objective_function",
     "ResultsLostError": "run.troubles",
     "Solution": "run.solution",
+    "Chain": "inference.chain",
+    "Interval": "inference.intervals",
+    "Posterior": "inference.posterior",
     "StateUnsolvedError": "bridges.solved_state",
     "Study": "studies.study_result",
     "TorchFunctions": "bridges.torch_functions",
@@ -50,10 +56,13 @@ _HOMES = {
 __all__ = [
     "BilevelOptions",
     "BilevelSolution",
+    "Chain",
     "ErrorEstimate",
+    "Interval",
     "LossProblem",
     "NoEstimateError",
     "OutputError",
+    "Posterior",
     "Problem",
     "ProblemError",
     "ReducedObjective",

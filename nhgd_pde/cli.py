@@ -17,6 +17,7 @@ COMMANDS = {
     "verify": "verify:verify",
     "plot": "plot:plot",
     "report": "report_command:report",
+    "posterior": "posterior_command:posterior",
     "export": "export:export",
     "study": "study:study",
     "bench": "bench:bench",

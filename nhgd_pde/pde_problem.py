@@ -30,7 +30,7 @@ from .objective.constraints import ConstraintReport
 from .objective.integral import IntegralTerm
 from .objective.sensor_terms import SensorTerm
 from .objective.state_bounds import Relaxation, StateBounds
-from .objective.terms import Objective
+from .objective.terms import Objective, Prediction
 from .pde.cell_fields import CellFields
 from .pde.equation import StateEquation
 from .pde.poles import pole_between
@@ -61,6 +61,7 @@ class PDEProblem:
         notices: sentences for the user on the file that are not about mistakes.
         cell_fields: what the output shows of the equation in the cells besides its state.
         sensors: the sensors that terms of the objective compare the state with.
+        predictions: numbers whose intervals a posterior gives.
     """
 
     name: str
@@ -81,6 +82,7 @@ class PDEProblem:
     notices: tuple[str, ...] = ()
     cell_fields: CellFields = field(default_factory=CellFields)
     sensors: tuple[SensorTerm, ...] = ()
+    predictions: tuple[Prediction, ...] = ()
 
     @property
     def inner_shape(self) -> tuple[int, int]:
@@ -152,10 +154,7 @@ class PDEProblem:
 
     @of_controls("start", "end")
     def barrier(self, start: Tensor, end: Tensor) -> str:
-        """A sentence on a coefficient that is not finite between two controls; empty if there is none.
-
-        Only controls that are numbers are checked, as others have no poles.
-        """
+        """A sentence on a pole of a coefficient between two controls that are numbers; empty if there is none."""
         numbers = self.control.numbers(end)
         if self.equation.affine or not numbers:
             return ""

@@ -40,6 +40,7 @@ ELSEWHERE = {
     ("docs/own_meshes.md", "python"): "test_mesh_objects.py",
     ("docs/paraview.md", "python"): "test_surfaces.py",
     ("docs/population.md", "python"): "test_population_runs.py",
+    ("docs/posterior.md", "python"): "test_inference_files.py",
     ("docs/problem_file.md", "yaml"): "test_problem_file.py",
     ("docs/python.md", "python"): "test_answers.py",
     ("docs/python_gradients.md", "python"): "test_gradients_page.py",
@@ -60,6 +61,7 @@ HERE = {
     "docs/forward_mode.md",
     "docs/neural_states.md",
     "docs/own_meshes.md",
+    "docs/posterior.md",
     "docs/uncertainty.md",
 }
 # Blocks without a language, which nothing runs.
@@ -67,6 +69,7 @@ SHOWN = {
     "docs/api.md": "calls with all their arguments, made from the code",
     "docs/own_meshes.md": "geometry for gmsh, which needs libraries of the system that the tests do not have",
     "docs/population.md": "the output of a command",
+    "docs/posterior.md": "the output of a command",
     "docs/tutorial_uncertainty.md": "the output of a command",
 }
 # Beginnings of the lines that are commands, and the parts of commands that cannot run in a test.
@@ -112,6 +115,7 @@ ADDED: dict[str, tuple[list[str], int]] = {
         ["--set", "outer.iterations=3"],
         1,
     ),
+    "nhgd-pde posterior outputs/inversion_posterior --chain 2000": (["--chain", "20"], 0),
 }
 
 
@@ -257,6 +261,7 @@ def test_the_file_of_the_readme_is_the_shipped_one() -> None:
         ("docs/adaptive_meshes.md", "l_shape_adaptive"),
         ("docs/forward_mode.md", "heat_windows_fds"),
         ("docs/neural_states.md", "poisson_network"),
+        ("docs/posterior.md", "inversion_posterior"),
         ("docs/uncertainty.md", "robust_poisson"),
     ],
 )
@@ -342,7 +347,7 @@ def shortened(command: str) -> tuple[list[str], int]:
     words = ["problems/switched_heaters.yaml" if word == "FILE" else word for word in words]
     stem = Path(words[1]).stem
     added, code = ADDED.get(command, ([], 0))
-    if words[0] != "export":
+    if words[0] not in ("export", "posterior"):
         settings = SHORT.get(stem, SMALL.get(stem, {}))
         added = [*added, *(word for key, value in settings.items() for word in ("--set", f"{key}={value}"))]
     if words[0] == "bench":

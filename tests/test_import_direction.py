@@ -32,7 +32,7 @@ ALLOWED["verification"] = {"engine", "linalg", "methods", "pde_problem"}
 ALLOWED["problem_file"] = {"linalg"}
 ALLOWED["tasks"] = {"engine", "linalg", "problem_file"}
 ALLOWED["building"] = ALLOWED["pde_problem"] | {"pde_problem", "problem_file", "scenario_problem", "uncertainty"}
-ALLOWED["building"] |= {"horizon_problem", "horizon_steps"}
+ALLOWED["building"] |= {"horizon_problem", "horizon_steps", "inference"}
 ALLOWED["choice"] = {
     "engine",
     "horizon_problem",
@@ -45,6 +45,7 @@ ALLOWED["choice"] = {
 }
 ALLOWED["choice"] |= {"control", "population"}
 ALLOWED["bridges"] = {"engine", "horizon_problem", "linalg", "methods", "objective", "pde_problem", "scenario_problem"}
+ALLOWED["inference"] = {"bridges", "linalg", "objective", "pde_problem"}
 ALLOWED["problem"] = {"bridges", "building", "choice", "output", "pde_problem", "problem_file", "scenario_problem"}
 ALLOWED["problem"] |= {"engine", "linalg"}
 ALLOWED["task_problem"] = {"choice", "engine", "linalg", "output", "problem_file", "tasks"}
@@ -71,7 +72,7 @@ ALLOWED["run"] |= {"discretisation"}
 ALLOWED["reports"] = {"output", "problem_file"}
 for part in ("problem", "task_problem"):
     ALLOWED[part] |= {"reports"}
-ALLOWED["run"] |= {"population", "reports"}
+ALLOWED["run"] |= {"inference", "population", "reports"}
 ALLOWED["adaptive"] = {"building", "discretisation", "engine", "fem", "output", "pde_problem", "problem"}
 ALLOWED["adaptive"] |= {"problem_file", "run"}
 ALLOWED["bench"] = ALLOWED["run"] - {"control", "fem", "objective", "uncertainty"} | {"methods", "run"}

@@ -39,6 +39,7 @@ KINDS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "state_constraint": ({"mesh.cells": [8, 8]}, ["fields"]),
     "parameter_fit": ({"mesh.cells": [6, 6]}, ["fields"]),
     "robust_poisson": ({"mesh.cells": [6, 6], "scenarios.count": 8}, ["fields", "uncertainty"]),
+    "inversion_posterior": ({"mesh.cells": [8, 8]}, ["fields", "posterior"]),
     "minimal_surface": ({"mesh.cells": [6, 6]}, ["fields"]),
     "digits_cleaning": ({"outer.iterations": 1}, []),
     "digits_distillation": ({"outer.iterations": 1}, ["fields"]),

@@ -28,7 +28,7 @@ LOADED = {
     "choice.scenario_method": set(),
 }
 # The largest number of modules of the package that such a solve loads.
-MODULES = 304
+MODULES = 306
 
 CODE = """
 import sys

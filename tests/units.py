@@ -34,6 +34,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "image_target": {"mesh.cells": [12, 12]},
     "insulated_wall": {"mesh.cells": [8, 2]},
     "l_shape_adaptive": {"mesh.adapt.tolerance": 0.1},
+    "inversion_posterior": {"mesh.cells": [12, 12]},
     "log_conductivity_inversion": {"mesh.cells": [12, 12]},
     "mbb_beam": {"mesh.cells": [24, 8]},
     "minimal_surface": {"mesh.cells": [8, 8]},
@@ -78,11 +79,21 @@ def times(value: Any, factor: float) -> Any:
 
 def objective_times(path: Path, c: float) -> dict[str, Any]:
     """Overrides that multiply the objective by c."""
+    data = content(path)
     terms = []
-    for term in content(path)["objective"]:
+    for term in data["objective"]:
         weight = term.get("weight", 1.0)
         terms.append({**term, "weight": times(weight, c)})
-    return {"objective": terms}
+    return {"objective": terms, **inference_times(data, c)}
+
+
+def inference_times(data: dict[str, Any], c: float, length: float = 1.0) -> dict[str, Any]:
+    """Overrides that multiply the term of the prior by c, and its correlation length by a length."""
+    if "inference" not in data:
+        return {}
+    prior = data["inference"]["prior"]
+    changed = {**prior, "std": prior["std"] / math.sqrt(c), "length": prior["length"] * length}
+    return {"inference": {**data["inference"], "prior": changed, "predict": []}}
 
 
 def control_times(path: Path, s: float) -> dict[str, Any] | None:
@@ -191,6 +202,7 @@ def lengths_times(path: Path, length: float, folder: Path) -> tuple[dict[str, An
         ],
         "parameters": {name: _longer_input(each, length) for name, each in data.get("parameters", {}).items()},
         "parts": data.get("parts", {}),
+        **inference_times(data, length**dim, length),
     }
     sides = {name for name, each in data.get("parts", {}).items() if "boundary" in each}
     overrides["objective"] = [

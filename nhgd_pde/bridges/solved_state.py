@@ -41,11 +41,13 @@ class StateOptions:
         tolerance: relative dual norm of the residual of a state to reach; None: what makes the state exact to rounding.
         steps: largest number of Newton steps.
         kept: number of points whose states and factors stay in memory.
+        derivatives: those of a linear equation are prepared with its state, as its factors exist then.
     """
 
     tolerance: float | None = None
     steps: int = 50
     kept: int = 2
+    derivatives: bool = True
 
     def __post_init__(self) -> None:
         if self.tolerance is not None and not 0.0 < self.tolerance < _USELESS:
@@ -191,7 +193,7 @@ class StateSolver:
             root = solve_from_anywhere(problem, v, start, directions, options.goal(problem.linear), options.steps)
             message = root.message if root.failed or not root.error <= _USELESS else ""
             point = SolvedState(problem, root.u, v, message)
-            if problem.linear and not message:
+            if problem.linear and options.derivatives and not message:
                 # The factors of this J exist already, and only those of the last point are kept below.
                 _ = point.factors
         except SingularMatrixError as singular:

@@ -145,6 +145,7 @@ class Blueprint:
             notices=tuple(frame.mistakes.notices),
             cell_fields=cell_fields(values, frame.interior(values)),
             sensors=tuple(frame.terms.sensors),
+            predictions=frame.predictions,
         )
 
     def at(self, z: np.ndarray | Literal[0], numbers: np.ndarray | None = None) -> PDEProblem:

@@ -131,7 +131,7 @@ class ControlSpaces:
         lower, upper = self._bounds(key, spec, nodes, times, copies)
         evaluation = stacked(functions.each)
         name = spec.name or ("control" if key == "control" else spec.kind)
-        return ControlSpace(
+        found = ControlSpace(
             name=name,
             nodes=nodes,
             evaluation=evaluation,
@@ -148,6 +148,12 @@ class ControlSpaces:
             dofs=functions.dofs,
             boundary=spec.kind in ("neumann", "robin", "dirichlet"),
         )
+        if self.values.file.spec.inference is None:
+            return found
+        # Other problems are solved without loading what a prior needs.
+        from .priors import with_prior
+
+        return with_prior(self.values, key, found)
 
     def _check_values(self, key: str, spec: ControlSpec, kind: str, of_numbers: bool, rule: TimeRule | None) -> None:
         """Complain of initial values, bounds and windows that vary where the control does not."""

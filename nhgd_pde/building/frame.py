@@ -12,7 +12,7 @@ from ..control.controls import Controls
 from ..fem.mesh import Domain
 from ..fem.state_space import StateSpace, state_space
 from ..linalg.counts import Counts
-from ..objective.terms import Objective
+from ..objective.terms import Objective, Prediction
 from ..pde.boundary import neumann, robin
 from ..pde.form import Integral
 from ..pde.ranges import NOT_NEGATIVE
@@ -174,6 +174,17 @@ class Frame:
     def constraints(self) -> ConstraintBuilder:
         return ConstraintBuilder(self.values, self.entries, self.controls, self.terms, self.clock)
 
+    @cached_property
+    def predictions(self) -> tuple[Prediction, ...]:
+        """The numbers whose intervals the posterior of the file gives; none without one."""
+        inference = self.file.spec.inference
+        if inference is None:
+            return ()
+        # Other problems are solved without loading what a posterior needs.
+        from .prediction_builder import PredictionBuilder
+
+        return PredictionBuilder(self.values, self.state, self.controls, self.clock).build(inference.predict)
+
     @property
     def same_data(self) -> bool:
         """Whether boundary and initial values are the same in all scenarios."""
@@ -253,6 +264,7 @@ class Frame:
         conditions = self.conditions(values)
         self.objective(values)
         self.constraints.build()
+        _ = self.predictions
         check_parameters_used(values, entries)
         if not values.issues:
             check_overlaps(values, self.state, self.facets, entries)

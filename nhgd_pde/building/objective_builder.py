@@ -20,7 +20,7 @@ from ..linalg.products import KroneckerMatrix, repeated
 from ..linalg.sparse import SparseMatrix
 from ..objective.integral import Density, IntegralTerm
 from ..objective.sensor_terms import SensorTerm
-from ..objective.terms import Objective
+from ..objective.terms import Objective, Regularisation
 from ..problem_file.equation_parts import Vector
 from ..problem_file.expressions import Expression
 from ..problem_file.term_parts import TermSpec
@@ -68,6 +68,8 @@ class ObjectiveBuilder:
             for k, term in enumerate(self.values.file.spec.objective)
             if wanted(term)
         ]
+        if self.values.file.spec.inference is not None:
+            parts += self.values.once("priors", self._priors)
         kinks = [part.l1_weights for part in parts if part.l1_weights is not None]
         self.l1_weights = reduce(torch.add, kinks) if kinks else None
         return Objective(
@@ -84,6 +86,27 @@ class ObjectiveBuilder:
         return term.build(key, self)
 
     # Terms of controls
+
+    def _priors(self) -> list[Objective]:
+        """1/2 (m - mean)^T R (m - mean) of every prior of the file, summed over the controls that have it."""
+        inference = self.values.file.spec.inference
+        assert inference is not None
+        found = []
+        for key, prior in inference.priors:
+            terms: list[Regularisation] = []
+            for first, part in self.parts(key, prior.control):
+                if part.prior is not None and inference.prior_of(part.name) == (key, prior):
+                    whole = self.values.tensor(np.zeros(self.controls.size))
+                    whole[first : first + part.size] = part.prior.mean
+                    gram = self.spread(first, part, part.prior.precision.host)
+                    terms.append(Regularisation(SparseMatrix(gram, self.state.device, symmetric=True), whole))
+            found.append(Objective((), tuple(terms)))
+        return found
+
+    def precision(self, key: str) -> float:
+        """1 / noise^2 of the measured values of a term, a factor of its weight; 1 where nothing is inferred."""
+        inference = self.values.file.spec.inference
+        return 1.0 if inference is None else inference.noise_of(int(key.rpartition(".")[2])) ** -2.0
 
     def parts(self, key: str, name: str | None) -> list[tuple[int, ControlSpace]]:
         """The controls that a term is about, each with its first entry in v."""

@@ -33,7 +33,11 @@ def check_regularised(values: Values, entries: Sequence[Entry], joint_control: b
     for entry in entries:
         part = entry.part
         bounded = all(bound is not None and bool(torch.isfinite(bound).all()) for bound in (part.lower, part.upper))
-        kept = joint_control or any(term.regularises(part.name) for term in values.file.spec.objective)
+        kept = (
+            joint_control
+            or part.prior is not None
+            or any(term.regularises(part.name) for term in values.file.spec.objective)
+        )
         # In 1-D a side is a point, where a control is one number.
         numbers = part.space is None or (entry.side is not None and values.domain.dim == 1)
         if not (numbers or bounded or kept):

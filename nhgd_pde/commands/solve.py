@@ -197,7 +197,10 @@ def _run(
         numbers = numbers_line(solution.stats.get("controls", {}))
         levels = "" if mode == "quiet" else _levels(solution)
         accuracy = f"{trust_sentence(solution.stats)}\n" if "errors" in solution.stats else ""
-        progress.finish(f"{levels}{warnings}{solution.status}: {solution.message}\n{accuracy}{numbers}{where}")
+        posterior = "".join(f"\n{line}" for line in solution.posterior_lines())
+        progress.finish(
+            f"{levels}{warnings}{solution.status}: {solution.message}\n{accuracy}{numbers}{where}{posterior}"
+        )
     return solution.complete
 
 

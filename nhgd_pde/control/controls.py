@@ -14,6 +14,7 @@ from torch import Tensor
 from ..fem.evaluation_operator import EvaluationOperator
 from ..fem.spaces import Space
 from ..linalg.riesz import RieszMap, block_riesz_map
+from ..linalg.sparse import SparseMatrix
 from ..pde.rows import ControlRows
 
 
@@ -25,6 +26,23 @@ class Filter(Protocol):
         ...
 
     def transposed(self, covector: Tensor) -> Tensor: ...
+
+
+class Prior(Protocol):
+    """A normal distribution of the values of a control, see `inference.prior`.
+
+    Attributes:
+        mean: (size,).
+        precision: the inverse of its covariance (size, size).
+        riesz: the inner product of the precision.
+    """
+
+    @property
+    def mean(self) -> Tensor: ...
+    @property
+    def precision(self) -> SparseMatrix: ...
+    @property
+    def riesz(self) -> RieszMap: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +90,7 @@ class ControlSpace:
         smoothing: (design variables, derivative) -> smoothed derivative, in place of a filter, for the methods that
             take one.
         material: the pointwise map of a density to the share of material; None of other controls.
+        prior: what is known of it before any data; None where nothing is inferred. `riesz` is then its product.
     """
 
     name: str
@@ -93,6 +112,7 @@ class ControlSpace:
     boundary: bool = False
     smoothing: Callable[[Tensor, Tensor], Tensor] | None = None
     material: Callable[[Tensor], Tensor] | None = None
+    prior: Prior | None = None
 
     @property
     def columns(self) -> int:

@@ -153,6 +153,9 @@ def _check(problem: Posed, solution: Solved) -> None:
         raise NoEstimateError("the problem has random inputs")
     if pde.state_bounds:
         raise NoEstimateError("the state has bounds")
+    if any(part.prior is not None and part.space is not None for part in pde.control.parts):
+        # The operator of a prior acts on jumps of the gradient, so that the term of the prior grows on a finer mesh.
+        raise NoEstimateError("the control has a prior, whose term has no limit for a control of piecewise degree one")
     if pde.equation.size != solution.state.size or not solution.adjoint.any():
         raise NoEstimateError("the run kept no state and no adjoint variable of all times")
 

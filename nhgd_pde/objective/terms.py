@@ -97,6 +97,28 @@ class Tracking:
 
 
 @dataclass(frozen=True, eq=False)
+class Prediction:
+    """A number that is predicted: a linear functional of the state or of the control.
+
+    Attributes:
+        name: what it is called.
+        state: (N,) the covector on all coefficients of the state; None of a functional of the control.
+        control: (p,) the covector on the control; None of a functional of the state.
+    """
+
+    name: str
+    state: Tensor | None
+    control: Tensor | None
+
+    def value(self, state: Tensor, control: Tensor) -> float:
+        """Its value for coefficients (1, N) of the state and a control (p,)."""
+        if self.state is not None:
+            return float(state[0] @ self.state)
+        assert self.control is not None
+        return float(control @ self.control)
+
+
+@dataclass(frozen=True, eq=False)
 class LinearState:
     """<covector, u>, such as int weight u, or the compliance int source . u.
 

@@ -14,6 +14,8 @@ from .names import (
     EVOLUTION,
     FINAL,
     IMAGES,
+    POSTERIOR_FIELDS,
+    POSTERIOR_NUMBERS,
     SCENARIOS,
     SENSORS,
     STATE_SCRIPT,
@@ -58,6 +60,14 @@ class Result(Protocol):
 
     def scenario_rows(self) -> Iterable[Mapping[str, Any]]:
         """A row for each scenario; none without random inputs."""
+        ...
+
+    def posterior_fields(self) -> tuple[Grid, FieldData] | None:
+        """Mean, standard deviations and samples of a posterior; None without one, or without a field in it."""
+        ...
+
+    def posterior_numbers(self) -> Mapping[str, Any]:
+        """The content of posterior.json; none without a posterior."""
         ...
 
     def arrays(self) -> Mapping[str, np.ndarray]:
@@ -110,6 +120,12 @@ RESULTS: dict[str, Callable[[RunFolder, Result], object]] = {
         lambda run, result: run.write_table(CONTROLS, (row for each in result.control_curves() for row in each.rows())),
     ),
     SCENARIOS: lambda run, result: run.write_table(SCENARIOS, result.scenario_rows()),
+    POSTERIOR_FIELDS: _beside(
+        POSTERIOR_FIELDS, lambda run, result: _fields(run, POSTERIOR_FIELDS, result.posterior_fields())
+    ),
+    POSTERIOR_NUMBERS: _beside(
+        POSTERIOR_NUMBERS, lambda run, result: run.write_numbers(POSTERIOR_NUMBERS, result.posterior_numbers())
+    ),
     ARRAYS: lambda run, result: run.write_arrays(result.arrays()),
     IMAGES: lambda run, result: run.write_images(result.images()),
 }

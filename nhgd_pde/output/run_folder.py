@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import os
 import re
 import time
@@ -40,6 +39,7 @@ from .names import (
 )
 from .ownership import HEADER, claimed_for_new, clear, is_a_summary, is_ours
 from .storage import writing
+from .strict_json import json_text, plain_value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -169,8 +169,12 @@ class RunFolder:
         Numbers and arrays of numpy and torch, paths, lists and mappings are taken; anything else raises
         `OutputError` naming the key.
         """
-        text = json.dumps(_plain(summary, SUMMARY), indent=2, allow_nan=False, ensure_ascii=False)
-        self.write_text(SUMMARY, text + "\n")
+        self.write_text(SUMMARY, json_text(summary, SUMMARY))
+
+    def write_numbers(self, name: str, numbers: Mapping[str, object]) -> None:
+        """Write a file of numbers as `write_summary` does; an empty mapping writes nothing."""
+        if numbers:
+            self.write_text(name, json_text(numbers, name))
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file, whole or not at all."""
@@ -196,7 +200,7 @@ class RunFolder:
         self.check()
         for text in fields.left_out:
             self.warn(text)
-        write_vtu(self.path / name, grid, fields)
+        write_vtu(self._place(name), grid, fields)
         return self.path / name
 
     def write_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -215,7 +219,15 @@ class RunFolder:
 
     def _write(self, name: str, content: str | bytes) -> None:
         self.check()
-        write_atomically(self.path / name, content)
+        write_atomically(self._place(name), content)
+
+    def _place(self, name: str) -> Path:
+        """The path of a file, whose folder is made where it is not there."""
+        path = self.path / name
+        if path.parent != self.path:
+            with writing(path.parent, "made"):
+                path.parent.mkdir(exist_ok=True)
+        return path
 
     def write_table(self, name: str, rows: Iterable[Mapping[str, object]]) -> None:
         """Write a table such as scenarios.csv, whose rows all have the same columns; without rows, write nothing."""
@@ -353,7 +365,7 @@ def _csv_line(row: Mapping[str, object]) -> str:
 
 
 def _cell(name: str, value: object) -> str:
-    value = _plain(value, f"{HISTORY}: column {name!r}", finite=False)
+    value = plain_value(value, f"{HISTORY}: column {name!r}", finite=False)
     if value is None:
         return ""
     if isinstance(value, float):
@@ -372,21 +384,3 @@ def _value(cell: str) -> Cell:
         return cell if "_" in cell else float(cell)
     except ValueError:
         return cell
-
-
-def _plain(value: object, place: str, finite: bool = True) -> object:
-    """The value in the types of JSON; with `finite`, NaN and infinities, which JSON does not have, become None."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item, f"{place}.{key}", finite) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item, f"{place}[{at}]", finite) for at, item in enumerate(value)]
-    to_list = getattr(value, "tolist", None)  # numpy and torch, arrays and scalars alike
-    if callable(to_list):
-        return _plain(to_list(), place, finite)
-    if isinstance(value, float):
-        return None if finite and not math.isfinite(value) else value
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    raise OutputError(f"{place}: expected numbers, text, lists or mappings, found {type(value).__name__}")

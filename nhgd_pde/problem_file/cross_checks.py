@@ -7,6 +7,7 @@ from typing import Any
 
 from nhgd_pde.problem_file.catalogue import SEARCHES
 from nhgd_pde.problem_file.control_spec import ParameterControl
+from nhgd_pde.problem_file.inference_spec import inference_complaints
 from nhgd_pde.problem_file.population_spec import population_complaints
 
 Place = tuple[str | int, ...]
@@ -95,6 +96,11 @@ def _adapted(spec: Any) -> Complaints:
             yield (key,), f"with mesh.adapt expected {expected}"
 
 
+def _inferred(spec: Any) -> Complaints:
+    if spec.inference is not None:
+        yield from inference_complaints(spec)
+
+
 CHECKS: tuple[tuple[tuple[str, ...], Callable[[Any], Complaints]], ...] = (
     (("pde.kind", "time"), _times),
     (("parameters.*", "scenarios", "risk"), _random),
@@ -103,5 +109,6 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[[Any], Complaints]], ...] = (
     (("element", "pde.kind"), _stable_elements),
     (("method", "parameters.*", "state.*", "constraints.*", "control.*"), _searched),
     (("mesh.*", "time", "parameters.*", "state", "method", "constraints.*"), _adapted),
+    (("inference.*", "method", "objective.*", "control.*", "constraints.*", "parameters.*", "time.*"), _inferred),
 )
 """The keys that a check looks at, with `.*` if also at what is in them, and the check."""

@@ -31,6 +31,7 @@ from nhgd_pde.problem_file.fields import (
     issue,
     raise_issues,
 )
+from nhgd_pde.problem_file.inference_spec import InferenceSpec
 from nhgd_pde.problem_file.mesh_spec import Count, Length, MeshSpec
 from nhgd_pde.problem_file.method_spec import (
     AdjointsSpec,
@@ -104,6 +105,11 @@ class ProblemSpec(Section):
     constraints: tuple[ConstraintSpec, ...] = Field(
         default=(), description="A list of conditions on state and control besides bounds."
     )
+    inference: InferenceSpec | None = Field(
+        default=None,
+        description="Posterior of an inverse problem: {noise: standard deviation, prior: {length, std}}. The objective "
+        "is then the negative log-posterior.",
+    )
     parameters: dict[str, ParameterSpec] = Field(
         default_factory=dict,
         description="Random inputs by the names that expressions of pde and the initial state use: {normal: [mean, "
@@ -159,6 +165,13 @@ class ProblemSpec(Section):
 
     @model_validator(mode="before")
     @classmethod
+    def _newton_of_inference(cls, data: Any) -> Any:
+        """The Hessian of a negative log-posterior is close to the identity in the inner product of the prior."""
+        infers = isinstance(data, Mapping) and data.get("inference") is not None
+        return with_defaults(data, {"outer": {"method": "newton_cg"}}) if infers else data
+
+    @model_validator(mode="before")
+    @classmethod
     def _elements_of_flow(cls, data: Any) -> Any:
         """Without `element`, a flow has the element of its velocity."""
         pde = data.get("pde") if isinstance(data, Mapping) else None
@@ -198,6 +211,12 @@ class ProblemSpec(Section):
     def controls(self) -> tuple[ControlSpec, ...]:
         """All controls as a tuple, also if there is only one."""
         return self.control if isinstance(self.control, tuple) else (self.control,)
+
+    @property
+    def term_kinds(self) -> list[str]:
+        """The kinds of the terms of the objective, with those that the priors of an inference add."""
+        priors = () if self.inference is None else self.inference.priors
+        return [*(term.kind for term in self.objective), *("prior" for _ in priors)]
 
     @property
     def layered(self) -> bool:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..output.field_layout import Pictured
+from ..output.fields import read_vtu
 from ..output.figure import pictured_in
-from ..output.names import FINAL, HISTORY, IMAGES, SCENARIOS
+from ..output.names import FINAL, HISTORY, IMAGES, POSTERIOR_FIELDS, POSTERIOR_NUMBERS, SCENARIOS
 from ..output.run_folder import read_ended, read_history
 from ..output.storage import OutputError, writing
 
@@ -27,6 +29,8 @@ class Material:
         shown: the fields that are drawn; None for none.
         scenarios: the rows of scenarios.csv; empty without random inputs.
         images: the content of images.png; None for none.
+        posterior: the content of posterior.json; empty without a posterior.
+        posterior_fields: the fields of posterior.vtu; None without.
     """
 
     problem_yaml: str
@@ -35,6 +39,8 @@ class Material:
     shown: Pictured | None = None
     scenarios: Sequence[Mapping[str, Any]] = ()
     images: bytes | None = None
+    posterior: Mapping[str, Any] = field(default_factory=dict)
+    posterior_fields: Pictured | None = None
 
 
 def content_of(problem_yaml: str) -> dict[str, Any]:
@@ -71,6 +77,8 @@ def material_in(folder: Path) -> Material:
             pictured_in(folder) if (folder / FINAL).exists() else None,
             _scenarios(folder / SCENARIOS) if (folder / SCENARIOS).exists() else (),
             images.read_bytes() if images.exists() else None,
+            json.loads((folder / POSTERIOR_NUMBERS).read_bytes()) if (folder / POSTERIOR_NUMBERS).exists() else {},
+            Pictured(*read_vtu(folder / POSTERIOR_FIELDS)) if (folder / POSTERIOR_FIELDS).exists() else None,
         )
 
 

@@ -55,11 +55,12 @@ def control_words(content: Mapping[str, Any]) -> Words:
 def term_words(content: Mapping[str, Any]) -> Words:
     """Each term of the objective by the name under which its value is reported."""
     terms = content["objective"]
-    names = term_names([term["kind"] for term in terms])
-    return [
-        (name, _with_options(term, found_at(TERMS[term["kind"]]), ("target", "weight", "norm")))
-        for name, term in zip(names, terms, strict=True)
-    ]
+    prior = (content.get("inference") or {}).get("prior") or []
+    priors = prior if isinstance(prior, list) else [prior]
+    names = term_names([*(term["kind"] for term in terms), *("prior" for _ in priors)])
+    words = [_with_options(term, found_at(TERMS[term["kind"]]), ("target", "weight", "norm")) for term in terms]
+    words += [f"Prior of a control. Here {pairs({k: v for k, v in each.items() if v is not None})}." for each in priors]
+    return list(zip(names, words, strict=True))
 
 
 def constraint_words(content: Mapping[str, Any]) -> Words:

@@ -10,6 +10,7 @@ from ..output.names import REPORT
 from . import report_sections as sections
 from .markup import Markup, joined, tag
 from .material import Material, content_of, material_in, whole
+from .posterior_section import posterior_section
 
 
 def report_folder(folder: Path) -> Path:
@@ -36,6 +37,7 @@ def report_page(material: Material) -> str:
         sections.convergence(material),
         sections.certificates(material),
         sections.uncertainty(material),
+        posterior_section(material),
         sections.work(material),
         sections.warnings(material),
     ]

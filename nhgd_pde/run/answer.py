@@ -126,6 +126,18 @@ class Answer:
         """The rows of scenarios.csv; none without random inputs."""
         return iter(())
 
+    def posterior_fields(self) -> tuple[Grid, FieldData] | None:
+        """The fields of posterior.vtu; None without a posterior of a field."""
+        return None
+
+    def posterior_numbers(self) -> Mapping[str, Any]:
+        """The content of posterior.json; none without a posterior."""
+        return {}
+
+    def posterior_lines(self) -> list[str]:
+        """What the command line says about the posterior; none without one."""
+        return []
+
     def arrays(self) -> Mapping[str, np.ndarray]:
         """The arrays of result.npz; none where the answer is a field."""
         return {}
@@ -187,10 +199,11 @@ class Answer:
         return Path(path)
 
     def _material(self) -> Material:
+        from ..output.field_layout import Pictured
         from ..output.pictures import png
         from ..reports.material import Material
 
-        images = self.images()
+        images, inferred = self.images(), self.posterior_fields()
         return Material(
             problem_yaml=self.problem_yaml,
             summary=self.stats,
@@ -198,6 +211,8 @@ class Answer:
             shown=self.fields_to_draw(),
             scenarios=list(self.scenario_rows()),
             images=None if images is None else png(images),
+            posterior=self.posterior_numbers(),
+            posterior_fields=None if inferred is None else Pictured(*inferred),
         )
 
     def _repr_html_(self) -> str:

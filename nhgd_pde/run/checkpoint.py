@@ -42,6 +42,7 @@ FREE = (
     "output",
     "files",
     "population.processes",
+    *(f"inference.{key}" for key in ("predict", "level", "hessian", "threshold", "rank", "samples", "exact")),
 )
 # The numbers of a checkpoint, beside the state of the outer loop.
 _NUMBERS = ("seconds", "stage", "before", "reference")

@@ -25,6 +25,7 @@ from .scenario_fields import iterate_fields
 from .solution import Solution
 
 if TYPE_CHECKING:
+    from .inferred import Inferred
     from .judgement import Judgement
     from .outcome import Outcome
     from .outer_problem import OuterProblem
@@ -90,7 +91,7 @@ class FieldPresentation:
         """The value of each term of the objective at an iterate, by name; empty with random inputs."""
         if self.problem.scenarios is not None or isinstance(iterate.oracle, Unsolved):
             return {}
-        kinds = [term.kind for term in self.problem.file.spec.objective]
+        kinds = self.problem.file.spec.term_kinds
         v = iterate.evaluation.v
         state = solved.state(iterate.oracle.u, v).cpu().numpy()
         return term_values(nominal_of(solved), kinds, state, v.cpu().numpy())
@@ -123,7 +124,18 @@ class FieldPresentation:
 
     def answer_of(self, values: Mapping[str, Any], solved: OuterProblem, judgement: Judgement | None) -> Solution:
         threshold = self.problem.file.spec.output.exceedance
-        return Solution(**values, problem=nominal_of(solved), judgement=judgement, threshold=threshold)
+        problem, inferred = nominal_of(solved), self._inferred(values, solved)
+        return Solution(**values, problem=problem, judgement=judgement, threshold=threshold, inferred=inferred)
+
+    def _inferred(self, values: Mapping[str, Any], solved: OuterProblem) -> Inferred | None:
+        spec = self.problem.file.spec
+        if spec.inference is None:
+            return None
+        # Other problems are solved without loading what a posterior needs.
+        from .inferred import Inferred
+
+        v = torch.from_numpy(values["control"]).to(self.problem.device)
+        return Inferred(nominal_of(solved), spec.inference, v, values["status"], spec.seed)
 
 
 def adjoint_of(pde: PDEProblem, last: Iterate, scenarios: int) -> np.ndarray:

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..discretisation import ErrorEstimate
+    from ..inference.posterior import Posterior
     from ..output.controls_over_time import TimeCurve
     from ..output.field_layout import Pictured
+    from .inferred import Inferred
     from .judgement import Judgement
     from .mesh_record import MeshRecord
 
@@ -38,6 +40,7 @@ class Solution(Answer):
         judgement: with random inputs, the objective in the scenarios of the sample and in fresh ones.
         threshold: the value of the state whose exceedance is drawn.
         levels: with `mesh.adapt`, what was found on each mesh, the rows of levels.csv; the solution is on the last.
+        inferred: the posterior of the problem file's `inference`; see `posterior`.
         estimate: the estimate of the discretisation error; None where the run made none.
     """
 
@@ -47,6 +50,7 @@ class Solution(Answer):
     judgement: Judgement | None = None
     threshold: float | None = None
     levels: tuple[MeshRecord, ...] = ()
+    inferred: Inferred | None = None
     estimate: ErrorEstimate | None = None
 
     @staticmethod
@@ -167,6 +171,25 @@ class Solution(Answer):
         """The fields of an evolution at each of `times`; none of a steady problem."""
         count = levels(self.problem)
         return (self.fields(level) for level in range(count if count > 1 else 0))
+
+    def posterior(self) -> Posterior:
+        """The posterior of an inverse problem, for a problem file with a section `inference`; computed once.
+
+        Raises:
+            ValueError: the file has no such section; the run has not converged; the control is no minimum.
+        """
+        if self.inferred is None:
+            raise ValueError("expected a problem file with a section inference, found one without")
+        return self.inferred.posterior
+
+    def posterior_fields(self) -> tuple[Grid, FieldData] | None:
+        return None if self.inferred is None or not self.complete else self.inferred.fields()
+
+    def posterior_numbers(self) -> Mapping[str, Any]:
+        return {} if self.inferred is None or not self.complete else self.inferred.numbers()
+
+    def posterior_lines(self) -> list[str]:
+        return [] if self.inferred is None else self.inferred.lines()
 
     def control_curves(self) -> Iterator[TimeCurve]:
         """The controls that vary in time, as curves with their bounds; of those that are fields, their norm over time.

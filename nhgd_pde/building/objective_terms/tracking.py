@@ -152,7 +152,7 @@ class TrackingTerm(Term):
         except OutsideMeshError as outside:
             builder.values.complain(f"{key}.at", f"{name}: line {found.lines[outside.index]}: {outside}")
             return LinearState(builder.values.tensor(np.zeros(builder.state.size)))
-        weights = self.weight * found.weights
+        weights = self.weight * builder.precision(key) * found.weights
         matrix = SparseMatrix(seen, builder.state.device)
         number = int(key.rpartition(".")[2])
         builder.sensors.append(

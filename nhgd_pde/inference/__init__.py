@@ -1,0 +1,1 @@
+"""The posterior of an inverse problem: prior, noise, its Gaussian approximation at the MAP point, and a chain."""
