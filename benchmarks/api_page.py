@@ -22,10 +22,11 @@ Lengths are in the unit of the mesh.
 """
 _GROUPS = {
     "Problems and answers": ("load", "Problem", "solve", "Solution", "verify", "Verification"),
+    "The error that the mesh leaves": ("estimate_error", "ErrorEstimate"),
     "Studies": ("study", "Study"),
     "Derivatives for other optimisers and for networks": ("reduced", "ReducedObjective", "as_torch", "TorchFunctions"),
     "Bilevel problems without an equation": ("solve_bilevel", "BilevelOptions", "BilevelSolution", "LossProblem"),
-    "Errors": ("ProblemError", "OutputError", "ResultsLostError", "StateUnsolvedError"),
+    "Errors": ("ProblemError", "OutputError", "ResultsLostError", "StateUnsolvedError", "NoEstimateError"),
 }
 # Names whose members are an interface for optimisers, which docs/architecture.md describes.
 _WITHOUT_MEMBERS = {"LossProblem"}

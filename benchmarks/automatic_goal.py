@@ -22,8 +22,9 @@ def compared(path: Path) -> tuple[int, int, float, float] | str:
     problem = nhgd.load(path)
     if not isinstance(problem, nhgd.Problem):
         return "a task"
-    if problem.scenarios is not None or problem.pde.state_bounds or problem.file.spec.method != "nhgd":
-        return "random inputs, bounds of the state, or another method"
+    spec = problem.file.spec
+    if problem.scenarios is not None or problem.pde.state_bounds or spec.state is not None or spec.method != "nhgd":
+        return "random inputs, bounds of the state, a network, or another method"
     whole = nhgd.solve(problem)
     try:
         error = abs(estimate_error(problem, whole).value)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .bridges.objective_function import ReducedObjective, reduced
     from .bridges.solved_state import StateUnsolvedError
     from .bridges.torch_functions import TorchFunctions, as_torch
+    from .discretisation import ErrorEstimate, NoEstimateError, estimate_error
     from .output.storage import OutputError
     from .problem_file.errors import ProblemError
     from .run.solution import Solution
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 _HOMES = {
     **dict.fromkeys(("Problem", "load", "solve", "verify"), "api"),
     **dict.fromkeys(("BilevelOptions", "BilevelSolution", "solve_bilevel"), "tasks.solving"),
+    **dict.fromkeys(("ErrorEstimate", "NoEstimateError", "estimate_error"), "discretisation"),
     "LossProblem": "tasks.loss_problem",
     "OutputError": "output.storage",
     "ProblemError": "problem_file.errors",
@@ -48,7 +50,9 @@ _HOMES = {
 __all__ = [
     "BilevelOptions",
     "BilevelSolution",
+    "ErrorEstimate",
     "LossProblem",
+    "NoEstimateError",
     "OutputError",
     "Problem",
     "ProblemError",
@@ -61,6 +65,7 @@ __all__ = [
     "Verification",
     "__version__",
     "as_torch",
+    "estimate_error",
     "load",
     "reduced",
     "solve",

@@ -27,6 +27,7 @@ PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in
 # Pages whose blocks of a language another test file runs: with the regular expressions of that file.
 ELSEWHERE = {
     ("README.md", "python"): "test_runs.py",
+    ("docs/accuracy.md", "python"): "test_mesh_error.py",
     ("docs/architecture.md", "mermaid"): "test_architecture.py",
     ("docs/architecture.md", "python"): "test_architecture.py",
     ("docs/adaptive_meshes.md", "python"): "test_adaptive_runs.py",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -275,3 +276,10 @@ def test_auto_without_an_estimate_is_the_default(tmp_path: Path) -> None:
     default = nhgd.solve(nhgd.load("problems/robust_poisson.yaml", changes))
     assert found.objective == pytest.approx(default.objective, rel=1e-9)
     assert "no estimate of the mesh error" in (tmp_path / "run" / "run.log").read_text(encoding="utf-8")
+
+
+def test_the_example_of_the_page_on_digits_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "accuracy.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(compile(block, "docs/accuracy.md", "exec"), {})
+    assert "the continuous optimum is about 7.744" in capsys.readouterr().out

@@ -147,6 +147,8 @@ def _check(problem: Posed, solution: Solved) -> None:
     pde = solution.problem
     if solution.status == "failed" or not math.isfinite(solution.objective):
         raise NoEstimateError("the run failed")
+    if problem.file.spec.state is not None:
+        raise NoEstimateError("the state is a network")
     if problem.scenarios is not None:
         raise NoEstimateError("the problem has random inputs")
     if pde.state_bounds:

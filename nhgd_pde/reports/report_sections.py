@@ -54,6 +54,14 @@ _ERROR_PARTS = {
     ),
 }
 
+# What the errors of the objective are.
+_ERRORS = {
+    "discretisation": ("mesh and time steps", "Estimate of the distance from the optimum of the continuous problem."),
+    "sampling": ("sample", "Half the width of the interval over fresh scenarios."),
+    "optimisation": ("optimiser", "Estimate of the distance from the optimum on this mesh."),
+    "algebraic": ("linear systems", "The state satisfies its equation only up to the residual."),
+}
+
 Section = tuple[str, str, list[Any]]
 
 
@@ -101,7 +109,7 @@ def result(material: Material) -> Section:
     summary = material.summary
     rows = [("objective", number(summary.get("objective"), "objective"))]
     rows.append(("objective at the start", number(summary.get("objective_initial"), "objective_initial")))
-    parts: list[Any] = [table(rows)]
+    parts: list[Any] = [table(rows), *_accuracy(summary)]
     if summary.get("terms"):
         terms = [(name, number(value, f"terms.{name}")) for name, value in summary["terms"].items()]
         parts += [tag("h3", "Terms of the objective"), table(terms)]
@@ -276,6 +284,23 @@ def warnings(material: Material) -> Section:
 
 def _cell(value: Any) -> Any:
     return "-" if value is None else number(value)
+
+
+def _accuracy(summary: Mapping[str, Any]) -> list[Any]:
+    """The errors of the objective and the number of digits that count; nothing where they were not estimated."""
+    if "errors" not in summary:
+        return []
+    rows = [
+        (name, f"{number(size, key)}. {text}")
+        for key, (name, text) in _ERRORS.items()
+        if (size := summary["errors"].get(key)) is not None
+    ]
+    digits = summary.get("digits")
+    if digits is not None:
+        rows.append(("digits of the objective that count", str(digits)))
+    if summary.get("discretisation_missing"):
+        rows.append(("mesh", f"no estimate: {summary['discretisation_missing']}"))
+    return [tag("h3", "Errors of the objective"), table(rows)]
 
 
 def _leaves(content: Any, key: str, left_out: Sequence[str] = ()) -> list[tuple[str, Any]]:

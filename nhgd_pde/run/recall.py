@@ -46,7 +46,16 @@ def recalled(folder: str | Path) -> Answer:
     else:
         problem = Problem.of_file(file)
     with at_most_threads(problem.method.threads):
-        return Run(problem, problem.method.oracle, None, lambda: False).recalled(path)
+        return _with_estimate(problem, Run(problem, problem.method.oracle, None, lambda: False).recalled(path))
+
+
+def _with_estimate(problem: Any, answer: Answer) -> Answer:
+    """The answer with the estimate of its discretisation error, where the run has made one."""
+    if answer.stats.get("discretisation_error") is None or not isinstance(answer, Solution):
+        return answer
+    from ..discretisation import estimate_error
+
+    return replace(answer, estimate=estimate_error(problem, answer))
 
 
 def _of_last_mesh(path: Path, text: str, summary: Mapping[str, Any]) -> Solution:
