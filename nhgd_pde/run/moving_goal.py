@@ -10,6 +10,7 @@ import numpy as np
 
 from ..discretisation import Estimator, NoEstimateError
 from ..engine.loop import Iterate
+from ..output.sealed import first_line
 from ..pde_problem import PDEProblem
 from .presentation import adjoint_of
 
@@ -70,6 +71,10 @@ class MovingGoal:
         try:
             return _SHARE / _DOUBT * abs(self._estimator.estimate(standing).value)
         except NoEstimateError as missing:
-            self._note(f"outer.rtol: auto is the default goal, as there is no estimate of the mesh error: {missing}")
-            self._refused = True
-            return 0.0
+            reason = str(missing)
+        except Exception as error:
+            # Code of the user may fail on the refined mesh, though not on this one.
+            reason = f"it failed ({first_line(error)})"
+        self._note(f"outer.rtol: auto is the default goal, as there is no estimate of the mesh error: {reason}")
+        self._refused = True
+        return 0.0
