@@ -19,12 +19,13 @@ from .problem_file.errors import ProblemError
 from .problem_file.loading import ProblemFile, read_problem
 from .run.answer import Answer, Row
 from .run.running import Run
-from .run.sharing import check_roles, sharing
+from .run.sharing import check_one_process, check_roles, sharing
 from .run.solution import Solution
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from .run.initial_control import Start
     from .run.launcher import ProcessPlace
     from .run.placing import Placement
     from .verification import Verification
@@ -131,13 +132,58 @@ def solve(
         raise OutputError("resume: expected the folder of the run to go on with, found none")
     folder = Path(output) if output is not None else None
     check_roles(problem, roles)
+
+    watching = callback, interrupted, tell, note
+
+    def run(own: Problem, at: Path | None, goes_on: bool, replaces: bool, start: Any, error: float = 0.0) -> Solution:
+        return _solve(own, watching, at, roles, goes_on, place, replaces, start, error)
+
+    ranks = 1 if place is None else place.size
+    how: Any = _adaptively(problem, run, note, roles, ranks) if _adapts(problem) else partial(run, problem)
+    return cast(Solution, how(folder, resume, overwrite, initial))
+
+
+def _adapts(problem: Problem) -> bool:
+    """Whether the mesh is refined where the error is; tasks have no mesh."""
+    return isinstance(problem, Problem) and problem.file.spec.mesh.adapt is not None
+
+
+def _adaptively(
+    problem: Problem, run: Callable[..., Solution], note: Callable[[str], None], roles: int, ranks: int
+) -> Callable[..., Solution]:
+    """Solves a problem on adaptive meshes, on each of them by `run`; several processes are refused."""
+    check_one_process(problem.file, roles, ranks)
+    from .adaptive.adaptive_loop import AdaptiveLoop
+    from .discretisation import estimate_error
+
+    return AdaptiveLoop(problem, run, estimate_error, note).solve
+
+
+def _solve(
+    problem: Problem,
+    watching: tuple[Any, ...],
+    folder: Path | None,
+    roles: int,
+    resume: bool,
+    place: ProcessPlace | None,
+    overwrite: bool,
+    initial: np.ndarray | Answer | str | Path | Start | None,
+    expected: float,
+) -> Solution:
+    """Solves a problem on its own mesh; see `solve`.
+
+    Args:
+        watching: callback, interrupted, tell and note.
+        expected: the error that the mesh leaves in the objective, if it is known roughly.
+    """
+    callback, interrupted, tell, note = watching
     writes = place is None or place.rank == 0
     with (
         _claimed(folder if writes else None, problem, resume, overwrite) as lock,
         sharing(problem, roles, place, folder) as shared,
         at_most_threads(shared.threads),
     ):
-        run = Run(problem, shared.oracle, callback, interrupted, shared.team, tell, note, initial)
+        run = Run(problem, shared.oracle, callback, interrupted, shared.team, tell, note, initial, expected)
         return cast(Solution, run.solve(folder, resume, lock))
 
 

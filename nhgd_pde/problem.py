@@ -212,4 +212,6 @@ class Problem:
         notices = "".join(f"warning: {text}\n" for text in self.notices)
         processes = 1 if self.population is None else self.population.processes
         needed = estimate(self.pde, self.method, scenarios, processes)
-        return f"mesh: {self.pde.space.domain}\n{notices}{needed}"
+        adapt = self.file.spec.mesh.adapt
+        refined = "" if adapt is None else f"{adapt}; sizes and costs are those of the first mesh\n"
+        return f"mesh: {self.pde.space.domain}\n{refined}{notices}{needed}"

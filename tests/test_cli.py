@@ -70,8 +70,9 @@ def test_a_written_problem_file_solves_again_to_the_same_numbers(run: Callable[.
 def test_quiet_and_verbose(run: Callable[..., Result]) -> None:
     quiet = run("solve", "problem.yaml", "-q").output.splitlines()
     verbose = run("solve", "problem.yaml", "-v").output.splitlines()
-    assert len(quiet) == 2
+    assert len(quiet) == 3
     assert quiet[0].startswith("converged")
+    assert "the mesh leaves an error of about" in quiet[1]
     assert len(verbose) > len(quiet) + 3
 
 

@@ -30,6 +30,7 @@ ELSEWHERE = {
     ("docs/accuracy.md", "python"): "test_mesh_error.py",
     ("docs/architecture.md", "mermaid"): "test_architecture.py",
     ("docs/architecture.md", "python"): "test_architecture.py",
+    ("docs/adaptive_meshes.md", "python"): "test_adaptive_runs.py",
     ("docs/coming_from.md", "yaml"): "test_packaging.py",
     ("docs/extending.md", "python"): "test_extension.py",
     ("docs/extending.md", "yaml"): "test_extension.py",
@@ -56,6 +57,7 @@ ELSEWHERE = {
 # Blocks of yaml that tests of this file load.
 HERE = {
     "README.md",
+    "docs/adaptive_meshes.md",
     "docs/evolutions.md",
     "docs/forward_mode.md",
     "docs/neural_states.md",
@@ -259,6 +261,7 @@ def test_the_file_of_the_readme_is_the_shipped_one() -> None:
 @pytest.mark.parametrize(
     ("page", "name"),
     [
+        ("docs/adaptive_meshes.md", "l_shape_adaptive"),
         ("docs/forward_mode.md", "heat_windows_fds"),
         ("docs/neural_states.md", "poisson_network"),
         ("docs/posterior.md", "inversion_posterior"),

@@ -74,6 +74,8 @@ ALLOWED["reports"] = {"output", "problem_file"}
 for part in ("problem", "task_problem"):
     ALLOWED[part] |= {"reports"}
 ALLOWED["run"] |= {"inference", "placement", "population", "reports"}
+ALLOWED["adaptive"] = {"building", "discretisation", "engine", "fem", "output", "pde_problem", "problem"}
+ALLOWED["adaptive"] |= {"problem_file", "run"}
 ALLOWED["bench"] = ALLOWED["run"] - {"control", "fem", "objective", "uncertainty"} | {"methods", "run"}
 
 

@@ -113,9 +113,9 @@ def test_the_spec_is_frozen(tmp_path: Path) -> None:
             "iterations: 2.5",
             "14: outer.iterations: expected a whole number of at least 1, found 2.5",
         ),
-        ("iterations: 30", "rtol: true", "14: outer.rtol: expected a number above 0, found true"),
-        ("iterations: 30", "rtol: .nan", "14: outer.rtol: expected a number above 0, found nan"),
-        ("iterations: 30", "rtol: -.inf", "14: outer.rtol: expected a number above 0, found -inf"),
+        ("iterations: 30", "rtol: true", "14: outer.rtol: expected a number above 0, or auto, found true"),
+        ("iterations: 30", "rtol: .nan", "14: outer.rtol: expected a number above 0, or auto, found nan"),
+        ("iterations: 30", "rtol: -.inf", "14: outer.rtol: expected a number above 0, or auto, found -inf"),
         ("iterations: 30", 'rtol: "1e-3"', "found '1e-3' (a number is written without quotes)"),
         (
             "iterations: 30",

@@ -140,6 +140,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "poisson_plate": {},
     "elastic_control": {"mesh.cells": [8, 2]},
     "mbb_beam": {"mesh.cells": [9, 3]},
+    "adaptive_3d": {"mesh.cells": [3, 3, 3]},
+    "l_shape_adaptive": {},
     "poisson_control_3d": {"mesh.cells": [3, 3, 3]},
     "robust_poisson_3d": {"mesh.cells": [3, 3, 3], "scenarios.count": 4},
     "darcy_wells": {"mesh.cells": [8, 4], "scenarios.count": 4},

@@ -15,6 +15,7 @@ from nhgd_pde.building.text_table import read_text_table
 
 # Coarse meshes and few scenarios, so that every problem takes a second or two.
 SMALL: dict[str, dict[str, Any]] = {
+    "adaptive_3d": {"mesh.cells": [2, 2, 2], "mesh.adapt": {"tolerance": 1e-3, "cells": 300}},
     "advection_control": {"mesh.cells": [12, 12]},
     "allen_cahn_control": {"mesh.cells": [6, 6], "time.steps": 8},
     "burgers_control": {"mesh.cells": 16, "time.steps": 10},
@@ -32,6 +33,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "helmholtz_control": {"mesh.cells": [10, 10]},
     "image_target": {"mesh.cells": [12, 12]},
     "insulated_wall": {"mesh.cells": [8, 2]},
+    "l_shape_adaptive": {"mesh.adapt.tolerance": 0.1},
     "inversion_posterior": {"mesh.cells": [12, 12]},
     "log_conductivity_inversion": {"mesh.cells": [12, 12]},
     "mbb_beam": {"mesh.cells": [24, 8]},
@@ -159,7 +161,7 @@ _POWERS: dict[str, dict[str, int]] = {
     "navier_stokes": {"viscosity": 2, "source": 1, "state": 1, "control": 1},
 }
 _ONE = {"conductivity", "young", "viscosity"}
-_DIMENSIONS = {"interval": 1, "rectangle": 2, "box": 3}
+_DIMENSIONS = {"interval": 1, "rectangle": 2, "l_shape": 2, "box": 3}
 
 
 def lengths_times(path: Path, length: float, folder: Path) -> tuple[dict[str, Any], float, float] | None:
@@ -215,7 +217,7 @@ def lengths_times(path: Path, length: float, folder: Path) -> tuple[dict[str, An
 
 
 def _longer_mesh(mesh: dict[str, Any], dim: int, length: float) -> dict[str, Any]:
-    size = mesh.get("size", 1 if dim == 1 else [1] * dim)
+    size = mesh.get("size", 1 if dim == 1 or mesh["kind"] == "l_shape" else [1] * dim)
     return {
         **mesh,
         "size": times(size, length),

@@ -46,9 +46,11 @@ class Prolongations:
     """Values of coarse functions at the nodes of fine spaces, computed once for each pair of spaces.
 
     Attributes:
+        beyond: nodes outside the coarse mesh get values too, see `at_points`.
         known: fine space, coarse space and matrix, by the identities of the two spaces.
     """
 
+    beyond: bool = False
     known: dict[tuple[int, int], tuple[Space, Space, sp.csr_matrix]] = field(default_factory=dict)
 
     def of_spaces(self, fine: Space, coarse: Space) -> sp.csr_matrix:
@@ -59,7 +61,7 @@ class Prolongations:
         """
         key = id(fine), id(coarse)
         if key not in self.known:
-            self.known[key] = fine, coarse, at_points(coarse, fine.nodes)
+            self.known[key] = fine, coarse, at_points(coarse, fine.nodes, self.beyond)
         return self.known[key][2]
 
     def of_states(self, fine: StateSpace, coarse: StateSpace) -> sp.csr_matrix:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 import skfem
 
 from ..fem import mesh as meshes
@@ -28,9 +32,14 @@ def build_domain(file: ProblemFile) -> Domain:
 
     Raises:
         ProblemError: there is no such file, or no sound mesh in it; the problem would not fit into memory; lengths are
-            beyond what double precision calculates with; a part is empty; sides that should be periodic do not match.
+            beyond what double precision calculates with; a part is empty; sides that should be periodic do not match;
+            single cells of the mesh cannot be refined though the file asks for it.
     """
     domain = _mesh_of(file)
+    if file.spec.mesh.adapt is not None:
+        from .refinable import require_refinable
+
+        require_refinable(file, domain)
     # Loaded where they are needed, because most solves do without them.
     if file.spec.parts:
         from .parts import with_parts
@@ -71,6 +80,22 @@ def _mesh_of(file: ProblemFile) -> Domain:
                 raise file.error("mesh.refine", f"{message}, or take `geometry: straight`")
             return meshes.domain(found.mesh, spec.refine, found.unusable, found.curved)
     return meshes.domain(mesh, spec.refine)
+
+
+def onto_boundary(mesh: Any) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Moves points (dim, k) near the boundary of a disk onto it; None for other meshes.
+
+    Args:
+        mesh: the `mesh` section of a problem file.
+    """
+    if not isinstance(mesh, DiskMesh):
+        return None
+    centre, radius = np.array(mesh.origin, dtype=float)[:, None], mesh.size
+
+    def moved(x: np.ndarray) -> np.ndarray:
+        return centre + radius * (x - centre) / np.linalg.norm(x - centre, axis=0)
+
+    return moved
 
 
 def _read(file: ProblemFile, spec: FileMesh | ObjectMesh) -> FoundMesh:

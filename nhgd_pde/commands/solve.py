@@ -195,10 +195,22 @@ def _run(
         where = f"{folder}: {solution.where(problem.file.spec.output.every > 0, drawn)}"
         warnings = "".join(f"warning: {text}\n" for text in solution.stats["warnings"])
         numbers = numbers_line(solution.stats.get("controls", {}))
+        levels = "" if mode == "quiet" else _levels(solution)
         accuracy = f"{trust_sentence(solution.stats)}\n" if "errors" in solution.stats else ""
         posterior = "".join(f"\n{line}" for line in solution.posterior_lines())
-        progress.finish(f"{warnings}{solution.status}: {solution.message}\n{accuracy}{numbers}{where}{posterior}")
+        progress.finish(
+            f"{levels}{warnings}{solution.status}: {solution.message}\n{accuracy}{numbers}{where}{posterior}"
+        )
     return solution.complete
+
+
+def _levels(solution: Answer) -> str:
+    """The table of the meshes of an adaptive run; empty for another one."""
+    if "levels" not in solution.stats:
+        return ""
+    from ..output.level_table import level_lines
+
+    return level_lines(solution.stats["levels"])
 
 
 def _drawn(solution: Answer, folder: Path) -> bool:

@@ -76,18 +76,19 @@ def contributions(
     residual = fine.residual(u, v)
     by_state, by_control = fine.outer_derivatives(u, v)
     of_state = by_state - fine.state_product_transposed(u, v, p)
-    of_control = by_control - fine.control_product_transposed(u, v, p)
+    kinks = 0.0 if fine.l1_weights is None else fine.l1_weights * torch.sign(v)
+    of_control = by_control + kinks - fine.control_product_transposed(u, v, p)
     data = fine.file_value(u, v) - dot(p, residual) - objective
     nodes = np.zeros(fine.equation.size)
     nodes[free] = (0.5 * (of_state * du - residual * dp))[0].numpy()
     better = (u + du, v)
-    recovered = fine.outer_derivatives(*better)[1] - fine.control_product_transposed(*better, p + dp)
+    recovered = fine.outer_derivatives(*better)[1] + kinks - fine.control_product_transposed(*better, p + dp)
     step = _control_surplus(finer, u, v, recovered)
     return Contributions(data, nodes.reshape(-1, fine.space.size).sum(axis=0), 0.5 * dot(of_control, step))
 
 
 def _control_surplus(finer: Enriched, u: Tensor, v: Tensor, covector: Tensor) -> Tensor:
-    """(p of the fine problem,) the surplus of the control, which is zero at coarse nodes and at bounds.
+    """(p of the fine problem,) the surplus of the control, which is zero at coarse nodes, at bounds and at kinks.
 
     It is minus the inverse second derivative by the control, applied to the derivative (p,) with the recovered state
     and adjoint variable, both without their parts in the coarse space.
@@ -109,6 +110,9 @@ def _local_step(finer: Enriched, u: Tensor, v: Tensor, covector: Tensor) -> Tens
     if fine.bounds is not None:
         low, high = fine.bounds
         inside = ((v > low) & (v < high)).to(v.dtype)
+    if fine.l1_weights is not None:
+        # Zero is a kink of the term: a control that is zero stays there, as at a bound.
+        inside = inside * (v != 0.0)
 
     def complement(covector: Tensor) -> Tensor:
         """The covector without its part in the coarse space."""

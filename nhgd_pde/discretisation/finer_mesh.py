@@ -10,7 +10,7 @@ import scipy.sparse as sp
 import skfem
 
 from ..building.blueprint import Blueprint
-from ..building.domains import build_domain
+from ..building.domains import onto_boundary
 from ..building.frame import Frame
 from ..control.controls import ControlSpace
 from ..fem.mesh import Domain
@@ -21,7 +21,6 @@ from ..fem.seams import seam
 from ..fem.spaces import Space, space
 from ..pde_problem import PDEProblem
 from ..problem_file.loading import ProblemFile
-from ..problem_file.mesh_spec import DiskMesh
 from .enriched import NoEstimateError
 from .surplus import surplus
 
@@ -149,13 +148,12 @@ def finer_mesh(file: ProblemFile, coarse: PDEProblem) -> FinerMesh:
     if domain.curved is not None:
         raise NoEstimateError("the mesh has curved cells, which are not refined; take `geometry: straight`")
     straight = _halved(domain)
-    moved = straight
-    if isinstance(file.spec.mesh, DiskMesh):
-        mesh = file.spec.mesh
-        finest = build_domain(replace(file, spec=file.spec.model_copy(
-            update={"mesh": mesh.model_copy(update={"refine": mesh.refine + 1})}
-        )))  # fmt: skip
-        moved = _with_vertices(straight, finest.mesh.p)
+    moved, onto = straight, onto_boundary(file.spec.mesh)
+    if onto is not None:
+        outer = np.unique(straight.mesh.facets[:, straight.mesh.boundary_facets()])
+        new, vertices = outer[outer >= domain.mesh.nvertices], np.array(straight.mesh.p)
+        vertices[:, new] = onto(vertices[:, new])
+        moved = _with_vertices(straight, vertices)
     return FinerMesh(file, coarse, straight, moved)
 
 

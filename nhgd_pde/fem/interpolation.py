@@ -96,8 +96,12 @@ def locate(
     return cells, local, inside
 
 
-def at_points(space: Space, points: np.ndarray) -> sp.csr_matrix:
+def at_points(space: Space, points: np.ndarray, beyond: bool = False) -> sp.csr_matrix:
     """(count, size): coefficients -> values at points (dim, count).
+
+    Args:
+        beyond: points outside a mesh of straight simplices get the values of the polynomial of a cell near them, as do
+            nodes of a finer mesh that lie on a curved boundary.
 
     Raises:
         OutsideMeshError: a point is in no cell; the error names the first such point.
@@ -108,6 +112,9 @@ def at_points(space: Space, points: np.ndarray) -> sp.csr_matrix:
         from .second_order import locate_curved
 
         return _probes(space, points, *locate_curved(space.domain.curved, points))
+    if beyond and space.domain.cell in SIMPLICES:
+        cells, local, _ = locate(space.domain.mesh.p, space.domain.mesh.t, points)
+        return _probes(space, points, cells, local)
     low, high = space.domain.mesh.p.min(axis=1)[:, None], space.domain.mesh.p.max(axis=1)[:, None]
     margin = 1e-10 * (high - low)
     inside = ((points >= low - margin) & (points <= high + margin)).all(axis=0)

@@ -14,11 +14,26 @@ from .spaces import Space
 def parents(mesh: skfem.Mesh) -> np.ndarray:
     """(cells of the refined mesh,) the cell of a mesh in which each cell of `halved(mesh, ...)` lies.
 
-    scikit-fem puts the first children of all cells before the second ones, except in one dimension.
+    scikit-fem puts the first children of all cells before the second ones, except in one dimension and inside
+    tetrahedra.
     """
     children = 2 ** int(mesh.dim())
     cells = np.arange(mesh.nelements)
+    if kind_of(mesh) == "tetra":
+        return np.concatenate([np.tile(cells, 4), np.tile(_by_diagonal(mesh), 4)])
     return np.repeat(cells, children) if kind_of(mesh) == "line" else np.tile(cells, children)
+
+
+def _by_diagonal(mesh: skfem.Mesh) -> np.ndarray:
+    """(cells,) the numbers of tetrahedra in the order of the four children that each has apart from its corners.
+
+    They fill an octahedron, which scikit-fem cuts along the diagonal that looks shortest in the first two coordinates;
+    the children of all cells that are cut along the first diagonal come first.
+    """
+    middles = mesh.p[:2, mesh.edges].mean(axis=1)[:, mesh.t2e]
+    squares = [((middles[:, i] - middles[:, j]) ** 2).sum(axis=0) for i, j in ((0, 5), (1, 3), (2, 4))]
+    # Of equal diagonals it takes the last one.
+    return np.argsort(2 - np.argmin(squares, axis=0), kind="stable")
 
 
 def prolongation(coarse: Space, fine: Space) -> sp.csr_matrix:

@@ -27,6 +27,8 @@ SCENARIOS = "scenarios.csv"
 CONTROLS = "controls_over_time.csv"
 # The picture for a quick look, and the page about the run.
 FIGURE, REPORT = "figure.png", "report.html"
+# Of adaptive meshes: the folder with a run for each of them, that mesh in its run, and the table of all of them.
+LEVELS, LEVEL_MESH, LEVEL_TABLE = "levels", "mesh.vtu", "levels.csv"
 # The posterior of an inverse problem: its fields and its numbers.
 POSTERIOR = "posterior"
 POSTERIOR_FIELDS, POSTERIOR_NUMBERS = f"{POSTERIOR}/posterior.vtu", f"{POSTERIOR}/posterior.json"

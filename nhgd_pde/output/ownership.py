@@ -24,6 +24,9 @@ from .names import (
     FIELDS,
     FIGURE,
     HISTORY,
+    LEVEL_MESH,
+    LEVEL_TABLE,
+    LEVELS,
     LOG,
     POPULATION,
     PROBLEM,
@@ -86,7 +89,7 @@ def claimed_for_resume(path: Path) -> Iterator[FolderLock]:
         StorageError: the folder cannot be written to.
     """
     with writing(path, "read"):
-        if not any((path / name).is_file() for name in _RESUMABLE):
+        if not any((path / name).is_file() for name in _RESUMABLE) and not level_folders(path):
             raise OutputError(f"{path / CHECKPOINT}: expected a checkpoint to resume from, found none")
         if not is_ours(path / PROBLEM):
             raise OutputError(f"{path}: expected a run folder to resume, found no {PROBLEM} of an earlier run")
@@ -113,8 +116,27 @@ def is_a_summary(content: Any) -> bool:
 def clear(folder: Path) -> None:
     """Delete what an earlier run has written, and its temporaries."""
     with writing(folder, "removed"):
-        for path in _own_files(folder):
+        for level in level_folders(folder):
+            for path in [*own_files(level), level / LEVEL_MESH, level / LOCK, level / PROBLEM]:
+                path.unlink(missing_ok=True)
+            for made in (level / FIELDS, level, level.parent):
+                with suppress(OSError):
+                    made.rmdir()
+        for path in own_files(folder):
             path.unlink()
+
+
+def clear_results(folder: Path) -> None:
+    """Delete the results of an earlier run alone: its log and the runs on coarser meshes stay."""
+    with writing(folder, "removed"):
+        for path in own_files(folder):
+            if path.name not in (LOG, LEVEL_TABLE):
+                path.unlink()
+
+
+def level_folders(folder: Path) -> list[Path]:
+    """The folders of the runs on the meshes of an adaptive run, from the coarsest mesh on."""
+    return [path.parent for path in sorted(folder.glob(f"{LEVELS}/[0-9][0-9]/{PROBLEM}")) if is_ours(path)]
 
 
 def sweep(folder: Path) -> None:
@@ -122,7 +144,7 @@ def sweep(folder: Path) -> None:
 
     Whoever calls this has the lock, so that the processes of those runs are gone.
     """
-    for path in _own_files(folder):
+    for path in own_files(folder):
         if target_of_temporary(path.name) is not None:
             path.unlink()
 
@@ -202,7 +224,7 @@ def _refuse_misplaced(folder: Path) -> None:
     for name in _series():
         if (folder / name).exists() and not (folder / name).is_dir():
             raise OutputError(f"{folder / name}: expected a folder, found a file")
-    for path in _own_files(folder):
+    for path in own_files(folder):
         if path.is_dir() and not path.is_symlink():
             raise OutputError(f"{path}: expected a file, found a folder")
 
@@ -219,7 +241,8 @@ def _cleared() -> list[str]:
 
     The folder must stay recognisable as a run folder until the last file is gone; problem.yaml is replaced afterwards.
     """
-    return [SOLUTION, HISTORY, LOG, FIGURE, REPORT, SURFACE, *(name for name in RESULTS if "." in name), SUMMARY]
+    names = [SOLUTION, HISTORY, LOG, LEVEL_TABLE, FIGURE, REPORT, SURFACE]
+    return [*names, *(name for name in RESULTS if "." in name), SUMMARY]
 
 
 def _series() -> dict[str, str]:
@@ -227,7 +250,7 @@ def _series() -> dict[str, str]:
     return {FIELDS: STEM} | {name: name for name in RESULTS if "." not in name}
 
 
-def _own_files(folder: Path) -> list[Path]:
+def own_files(folder: Path) -> list[Path]:
     """The files that earlier runs have written, and their temporaries, in the order in which they may be deleted."""
     # A checkpoint must not outlive the problem that it belongs to.
     paths = [*(folder / name for name in _RESUMABLE), *sorted(folder.glob(CURVATURE_CHECKPOINTS))]

@@ -59,8 +59,13 @@ class Progress:
             self._write(title)
 
     def note(self, line: str) -> None:
-        """Show a line between the title and the table."""
+        """Show a line between the title and the table; a table that has begun is ended, and another one may follow."""
         if self.mode != "quiet":
+            if self._count:
+                self._close_table()
+                ends = self._ends
+                self._reset()
+                self._ends = ends
             self._write(line)
 
     def iteration(self, record: Mapping[str, object]) -> None:

@@ -81,6 +81,22 @@ def _searched(spec: Any) -> Complaints:
         yield from population_complaints(spec)
 
 
+def _adapted(spec: Any) -> Complaints:
+    """What cannot go with meshes that change from one solve to the next."""
+    if spec.mesh.adapt is None:
+        return
+    reasons = (
+        (spec.time is not None, "time", "a steady problem: the error of steps in time is not estimated"),
+        (spec.parameters, "parameters", "no random inputs: the error is not estimated in every scenario"),
+        (spec.state is not None, "state", "no network: the error of its training is not that of a mesh"),
+        (spec.method in SEARCHES, "method", "a method that starts from one control, such as nhgd"),
+        (spec.bounds_state, "constraints", "no bounds of the state: their error is not estimated"),
+    )
+    for wrong, key, expected in reasons:
+        if wrong:
+            yield (key,), f"with mesh.adapt expected {expected}"
+
+
 def _inferred(spec: Any) -> Complaints:
     if spec.inference is not None:
         yield from inference_complaints(spec)
@@ -98,6 +114,7 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[[Any], Complaints]], ...] = (
     (("parameters.*", "scenarios.*", "risk.*"), _weights_of_risk),
     (("element", "pde.kind"), _stable_elements),
     (("method", "parameters.*", "state.*", "constraints.*", "control.*"), _searched),
+    (("mesh.*", "time", "parameters.*", "state", "method", "constraints.*"), _adapted),
     (("inference.*", "method", "objective.*", "control.*", "constraints.*", "parameters.*", "time.*"), _inferred),
     (("placement.*", "inference.*", "time.*"), _placed),
 )

@@ -78,13 +78,17 @@ class ProblemFile:
         """The same for a copy in another folder, where the files that it names are found, too."""
         content = self.spec.model_dump(mode="json")
         if self.named_files:
-            original = self.directory / Path(self.spec.files or "").expanduser()
-            try:
-                content["files"] = os.path.relpath(original, folder)
-            except ValueError:
-                # On Windows there is no relative path from one drive to another.
-                content["files"] = str(original.resolve())
+            content["files"] = self.files_from(folder)
         return _dumped(content)
+
+    def files_from(self, folder: Path) -> str:
+        """The value of `files` with which a copy in another folder finds the files that it names."""
+        original = self.directory / Path(self.spec.files or "").expanduser()
+        try:
+            return os.path.relpath(original, folder)
+        except ValueError:
+            # On Windows there is no relative path from one drive to another.
+            return str(original.resolve())
 
     @property
     def named_files(self) -> dict[str, str]:

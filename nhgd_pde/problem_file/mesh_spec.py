@@ -22,6 +22,33 @@ Refinement = Annotated[
 ]
 
 
+class AdaptSpec(Section):
+    """Adaptive refinement: the problem is solved on finer and finer meshes, each from the answer on the one before."""
+
+    tolerance: Annotated[float, Number(above=0)] = Field(
+        default=1e-3, description="The largest estimated error of the objective, relative to the objective."
+    )
+    cells: Count = Field(default=200_000, description="Cells that no mesh may have more of.")
+    marking: Literal["doerfler", "maximum"] = Field(
+        default="doerfler",
+        description="Cells that are refined: the fewest that have `fraction` of the error, or those that have at least "
+        "`fraction` of the largest error of a cell.",
+    )
+    fraction: Annotated[float, Number(above=0, below=1)] = Field(default=0.5, description="The share in `marking`.")
+
+    def __str__(self) -> str:
+        return (
+            f"adapt: the mesh is refined until the estimated error of the objective is below {self.tolerance:.0e} of "
+            f"it, with at most {self.cells:,} cells"
+        )
+
+
+Adaptation = Annotated[
+    AdaptSpec | None,
+    Field(description="Adaptive refinement, such as {tolerance: 1e-3}; null: the mesh stays as it is."),
+]
+
+
 class IntervalMesh(Section):
     """An interval, with the sides left and right."""
 
@@ -30,6 +57,7 @@ class IntervalMesh(Section):
     origin: Annotated[tuple[Coordinate], PerAxis(1)] = Field(default=(0.0,), description="Left end.")
     cells: Annotated[tuple[Count], PerAxis(1)] = Field(default=(32,), description="Number of cells.")
     refine: Refinement = 0
+    adapt: Adaptation = None
 
 
 class RectangleMesh(Section):
@@ -47,6 +75,7 @@ class RectangleMesh(Section):
         default="triangle", description="Their kind; of triangles two make a cell of the grid."
     )
     refine: Refinement = 0
+    adapt: Adaptation = None
 
 
 class BoxMesh(Section):
@@ -66,6 +95,7 @@ class BoxMesh(Section):
         default="tetrahedron", description="Their kind; of tetrahedra six make a cell of the grid."
     )
     refine: Refinement = 0
+    adapt: Adaptation = None
 
 
 class DiskMesh(Section):
@@ -75,6 +105,7 @@ class DiskMesh(Section):
     size: Length = Field(default=1.0, description="Radius.")
     origin: Annotated[tuple[Coordinate, Coordinate], PerAxis(2)] = Field(default=(0.0, 0.0), description="Centre.")
     refine: Refinement = 4
+    adapt: Adaptation = None
 
 
 class LShapeMesh(Section):
@@ -86,6 +117,7 @@ class LShapeMesh(Section):
         default=(0.0, 0.0), description="The re-entrant corner."
     )
     refine: Refinement = 4
+    adapt: Adaptation = None
 
 
 Cracks = Annotated[
@@ -121,6 +153,7 @@ class FileMesh(Section):
     cracks: Cracks = "refused"
     geometry: Geometry = "curved"
     cell: Split = None
+    adapt: Adaptation = None
 
 
 class ObjectMesh(Section):
@@ -131,6 +164,7 @@ class ObjectMesh(Section):
     cracks: Cracks = "refused"
     geometry: Geometry = "curved"
     cell: Split = None
+    adapt: Adaptation = None
 
 
 MeshSpec = Annotated[IntervalMesh | RectangleMesh | BoxMesh | DiskMesh | LShapeMesh | FileMesh | ObjectMesh, OneOf()]

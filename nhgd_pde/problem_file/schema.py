@@ -163,6 +163,14 @@ class ProblemSpec(Section):
 
     @model_validator(mode="before")
     @classmethod
+    def _goal_on_adaptive_meshes(cls, data: Any) -> Any:
+        """Coarse meshes need no more digits than they have."""
+        mesh = data.get("mesh") if isinstance(data, Mapping) else None
+        adapted = isinstance(mesh, Mapping) and mesh.get("adapt") is not None
+        return with_defaults(data, {"outer": {"rtol": "auto"}}) if adapted else data
+
+    @model_validator(mode="before")
+    @classmethod
     def _newton_of_inference(cls, data: Any) -> Any:
         """The Hessian of a negative log-posterior is close to the identity in the inner product of the prior."""
         infers = isinstance(data, Mapping) and data.get("inference") is not None

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .outer_problem import OuterProblem
 
 # The keys whose values may differ between a run and its continuation: how long it goes on, where, and what it writes.
-_FREE = (
+FREE = (
     "outer.iterations",
     "outer.rtol",
     "outer.atol",
@@ -204,7 +204,7 @@ def read_own(path: Path, origin: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(spec, dict) or not isinstance(known, dict):
         raise DamagedError(f"{path}: the checkpoint is of another version of the package (it names no problem)")
     for key, then, now in differences(spec, origin["spec"]):
-        if not within(key, _FREE):
+        if not within(key, FREE):
             raise OutputError(f"{path}: the checkpoint was written with {key} = {then!r}, the problem has {now!r}")
     for key, then, now in differences(known, origin["fingerprint"]):
         raise OutputError(f"{path}: {key.replace(' of.', ' of ')} has changed since: then {then!r}, now {now!r}")

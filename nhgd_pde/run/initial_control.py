@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,13 +21,31 @@ if TYPE_CHECKING:
 _OTHER_MESH = "from another mesh, name a field of final.vtu under data, and that name under control.initial"
 
 
-def checked_start(problem: Problem | TaskProblem, initial: np.ndarray | Answer | str | Path) -> Tensor:
-    """The control (p,) as a tensor: an array, that of a solution, or that at the end of the run in a folder.
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Where a run starts in place of the start of the file.
+
+    Attributes:
+        v: (p,) the control.
+        u: (1, n) an estimate of its state; None where it is not known.
+        gradient_norm: the norm of the gradient at the start of the file, to which `outer.rtol` is relative; 0 where it
+            has to be evaluated.
+    """
+
+    v: Tensor
+    u: Tensor | None = None
+    gradient_norm: float = 0.0
+
+
+def checked_start(problem: Problem | TaskProblem, initial: np.ndarray | Answer | str | Path | Start) -> Start:
+    """The start with a control (p,): an array, that of a solution, or that at the end of the run in a folder.
 
     Raises:
         ProblemError: it has another length or type, a value that is not finite, or the method searches for its start.
         OutputError: the folder is not that of a run that has ended.
     """
+    if isinstance(initial, Start):
+        return initial
     if isinstance(initial, str | Path):
         read_ended(initial)
         reached = read_reached(Path(initial))
@@ -52,7 +71,7 @@ def checked_start(problem: Problem | TaskProblem, initial: np.ndarray | Answer |
         raise problem.file.error("initial", message)
     if not np.isfinite(values).all():
         raise problem.file.error("initial", "expected finite values, found one that is not")
-    return torch.from_numpy(values)
+    return Start(torch.from_numpy(values))
 
 
 def _described(value: object) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..discretisation import Estimator, NoEstimateError
 from ..engine.loop import Iterate
+from ..output.sealed import first_line
 from ..pde_problem import PDEProblem
 from .presentation import adjoint_of
 
@@ -41,11 +42,14 @@ class MovingGoal:
         problem: the problem that is solved.
         estimator: estimates the error of the mesh.
         note: called with a sentence where there is no estimate.
+        expected: the error of the mesh if it is known roughly; 0 where it is not.
     """
 
-    def __init__(self, problem: PDEProblem, estimator: Estimator, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, problem: PDEProblem, estimator: Estimator, note: Callable[[str], None], expected: float = 0.0
+    ) -> None:
         self._problem, self._estimator, self._note = problem, estimator, note
-        self._gap: float | None = None
+        self._gap: float | None = _SHARE / _DOUBT * expected if expected else None
         self._at, self._refused = -1, False
 
     def __call__(self, iterate: Iterate) -> float:
@@ -67,6 +71,10 @@ class MovingGoal:
         try:
             return _SHARE / _DOUBT * abs(self._estimator.estimate(standing).value)
         except NoEstimateError as missing:
-            self._note(f"outer.rtol: auto is the default goal, as there is no estimate of the mesh error: {missing}")
-            self._refused = True
-            return 0.0
+            reason = str(missing)
+        except Exception as error:
+            # Code of the user may fail on the refined mesh, though not on this one.
+            reason = f"it failed ({first_line(error)})"
+        self._note(f"outer.rtol: auto is the default goal, as there is no estimate of the mesh error: {reason}")
+        self._refused = True
+        return 0.0

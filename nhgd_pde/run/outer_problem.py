@@ -22,11 +22,15 @@ def nominal_of(problem: OuterProblem) -> PDEProblem:
     return nominal
 
 
-def starting_at(problem: Any, v: Tensor) -> Any:
-    """The problem with a control (p,) as its start; its state is estimated as at the start of the file."""
+def starting_at(problem: Any, v: Tensor, u: Tensor | None = None) -> Any:
+    """The problem with a control (p,) as its start.
+
+    Args:
+        u: (1, n) an estimate of its state; None: it is estimated as at the start of the file.
+    """
     if isinstance(problem, PDEProblem):
         v = v.to(problem.control.initial)
-        return replace(problem, origin=(problem.cold_start(v), v))
+        return replace(problem, origin=(problem.cold_start(v) if u is None else u.to(v), v))
     if hasattr(problem, "nominal"):
         return replace(problem, nominal=starting_at(problem.nominal, v))
     # A task: its first weights go with every start.

@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from ..engine.loop import Iterate, Minimum, Stopping
 from ..engine.reasons import converged
 from .outer_problem import starting_at
@@ -19,6 +17,7 @@ from .rounds import following_round, following_stage, impossible, nearly, report
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
+    from .initial_control import Start
     from .outer_problem import OuterProblem
 
 # How far the gradient is reduced in a stage of a continuation that is not the last.
@@ -52,14 +51,14 @@ class ProblemSequence:
         self.stage, self.before, self.rounds, self.reference = 0, 0, 0, 0.0
         self.warm = False
 
-    def start_at(self, v: Tensor, gradient_norm: Callable[[OuterProblem], float]) -> None:
-        """Makes a control (p,) the start of the first stage.
+    def start_at(self, start: Start, gradient_norm: Callable[[OuterProblem], float]) -> None:
+        """Makes another point than that of the file the start of the first stage.
 
         Args:
             gradient_norm: evaluates a problem at its start.
         """
-        self.reference = gradient_norm(started(self.current))
-        self.current = starting_at(self.current, v)
+        self.reference = start.gradient_norm or gradient_norm(started(self.current))
+        self.current = starting_at(self.current, start.v, start.u)
 
     def begin(self) -> None:
         """Starts the first round of the first stage."""

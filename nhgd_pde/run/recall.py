@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..linalg.threads import at_most_threads
-from ..output.names import PROBLEM
-from ..output.run_folder import read_ended
+from ..output.names import LEVELS, PROBLEM
+from ..output.ownership import level_folders
+from ..output.run_folder import OutputError, read_ended
 from ..problem import Problem
 from ..problem_file.loading import read_problem
 from .answer import Answer
+from .mesh_record import MeshRecord
 from .running import Run
 from .solution import Solution
 
@@ -30,8 +33,10 @@ def recalled(folder: str | Path) -> Answer:
     """
     path = Path(folder)
     # A folder without a run is refused before its problem is built.
-    read_ended(path)
+    text, summary = read_ended(path)
     file = read_problem(path / PROBLEM)
+    if getattr(getattr(file.spec, "mesh", None), "adapt", None) is not None:
+        return _of_last_mesh(path, text, summary)
     problem: Any
     if hasattr(file.spec, "task"):
         # Problems with an equation are built without loading what tasks need.
@@ -51,3 +56,15 @@ def _with_estimate(problem: Any, answer: Answer) -> Answer:
     from ..discretisation import estimate_error
 
     return replace(answer, estimate=estimate_error(problem, answer))
+
+
+def _of_last_mesh(path: Path, text: str, summary: Mapping[str, Any]) -> Solution:
+    """The answer of an adaptive run: that of its run on the last mesh, with the records of all meshes."""
+    levels = tuple(MeshRecord(**each) for each in summary.get("levels", ()))
+    # A folder that `save` has written has no runs on meshes.
+    folders = {int(each.name): each for each in level_folders(path)}
+    if not levels or levels[-1].level not in folders:
+        raise OutputError(f"{path}: expected the run folders of its meshes in {path / LEVELS}, found none of the last")
+    answer = cast(Solution, recalled(folders[levels[-1].level]))
+    own = {"status": summary["status"], "message": summary["message"], "stats": summary, "problem_yaml": text}
+    return replace(answer, levels=levels, **own)

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from ..output.fields import FieldData, Grid
     from ..pde_problem import PDEProblem
     from ..task_problem import TaskProblem
+    from .initial_control import Start
     from .judgement import Judgement
     from .moving_goal import MovingGoal
     from .outer_problem import OuterProblem
@@ -58,7 +59,8 @@ class Run:
         interrupted: asked before every evaluation; true stops the run with what it has.
         tell: called with a sentence as soon as there is something to warn of.
         note: called with a sentence on every generation of a population search.
-        initial: the control to start from, see `api.solve`; None: that of the file.
+        initial: where to start, see `api.solve`; None: that of the file.
+        expected: the error that the mesh leaves in the objective, if it is known roughly; for `outer.rtol: auto`.
     """
 
     def __init__(
@@ -70,9 +72,10 @@ class Run:
         team: Team = ALONE,
         tell: Callable[[str], None] = lambda sentence: None,
         note: Callable[[str], None] = lambda sentence: None,
-        initial: np.ndarray | Answer | str | Path | None = None,
+        initial: np.ndarray | Answer | str | Path | Start | None = None,
+        expected: float = 0.0,
     ) -> None:
-        self._initial = _checked(problem, initial)
+        self._initial, self._expected = _checked(problem, initial), expected
         self._watch = Stopwatch(problem.counts, problem.seconds)
         self._problem, self._oracle, self._callback = problem, oracle, callback
         judge: Any = problem.method.judge
@@ -287,7 +290,7 @@ class Run:
             return None
         from .moving_goal import MovingGoal
 
-        return MovingGoal(problem, self._estimator, self._recorder.note)
+        return MovingGoal(problem, self._estimator, self._recorder.note, self._expected)
 
     @cached_property
     def _estimator(self) -> Estimator:
@@ -384,8 +387,8 @@ class Run:
         )
 
 
-def _checked(problem: Problem | TaskProblem, initial: np.ndarray | Answer | str | Path | None) -> Tensor | None:
-    """The control to start from; None for that of the file."""
+def _checked(problem: Problem | TaskProblem, initial: np.ndarray | Answer | str | Path | Start | None) -> Start | None:
+    """The point to start from; None for that of the file."""
     if initial is None:
         return None
     from .initial_control import checked_start

@@ -100,6 +100,17 @@ def _check_files(file: ProblemFile) -> None:
         raise file.error(key, f"{message}: each process reads the problem for itself")
 
 
+def check_one_process(file: ProblemFile, roles: int, ranks: int) -> None:
+    """Refuses several processes with adaptive meshes, which the other processes do not know.
+
+    Raises:
+        ProblemError: there are several.
+    """
+    if roles > 1 or ranks > 1:
+        found = "two roles" if roles > 1 else f"{ranks} ranks"
+        raise file.error("mesh.adapt", f"expected none in a run of {found}: one process makes the meshes")
+
+
 def _check_two_roles(problem: Problem) -> None:
     file = problem.file
     if file.spec.parameters:

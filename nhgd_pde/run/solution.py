@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..output.field_layout import Pictured
     from .inferred import Inferred
     from .judgement import Judgement
+    from .mesh_record import MeshRecord
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -38,6 +39,7 @@ class Solution(Answer):
         problem: the problem that was solved; with random inputs, the problem with all of them at their middle.
         judgement: with random inputs, the objective in the scenarios of the sample and in fresh ones.
         threshold: the value of the state whose exceedance is drawn.
+        levels: with `mesh.adapt`, what was found on each mesh, the rows of levels.csv; the solution is on the last.
         inferred: the posterior of the problem file's `inference`; see `posterior`.
         estimate: the estimate of the discretisation error; None where the run made none.
     """
@@ -47,6 +49,7 @@ class Solution(Answer):
     problem: PDEProblem
     judgement: Judgement | None = None
     threshold: float | None = None
+    levels: tuple[MeshRecord, ...] = ()
     inferred: Inferred | None = None
     estimate: ErrorEstimate | None = None
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..discretisation.counting_digits import counting_digits
 from ..engine.optimality_gap import gap_of
 from ..linalg.safe_lengths import dot
+from ..output.sealed import first_line
 
 if TYPE_CHECKING:
     from ..discretisation import ErrorEstimate, Estimator
@@ -40,6 +41,9 @@ def with_trust(estimator: Estimator, solution: Solution, last: Iterate) -> Solut
         estimate, reason = estimator.estimate(solution), ""
     except NoEstimateError as missing:
         estimate, reason = None, str(missing)
+    except (Exception, KeyboardInterrupt) as error:
+        # Code of the user may fail on the refined mesh. Whatever goes wrong, the run has ended and its results count.
+        estimate, reason = None, f"it failed ({first_line(error)})"
     errors = {
         "optimisation": optimisation_error(solution.history),
         "algebraic": algebraic_error(solution.problem, last),
@@ -73,7 +77,11 @@ def algebraic_error(problem: PDEProblem, last: Iterate) -> float | None:
     u, p = getattr(last.oracle, "u", None), getattr(last.oracle, "p", None)
     if u is None or p is None or p.shape != u.shape or u.shape[1] != problem.equation.unknowns:
         return None
-    found = abs(dot(p, problem.residual(u, last.evaluation.v)))
+    try:
+        found = abs(dot(p, problem.residual(u, last.evaluation.v)))
+    except Exception:
+        # Code of the user may fail here, though it did not before. The results of the run count.
+        return None
     return found if math.isfinite(found) else None
 
 

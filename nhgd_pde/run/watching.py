@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ..output.level_table import level_lines
 from ..output.progress import Progress
 from .answer import Row
 from .solution import Solution
@@ -38,5 +39,5 @@ def watched(
             note(sentence)
 
         solution = solve(callback=seen, note=noted)
-        table.finish(f"{solution.status}: {solution.message}")
+        table.finish(f"{level_lines(solution.stats.get('levels', ()))}{solution.status}: {solution.message}")
     return solution
