@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
+import torch
 
 import nhgd_pde as nhgd
 from nhgd_pde.inference.posterior import Posterior, PosteriorOptions
@@ -52,7 +54,29 @@ def over_counts() -> None:
             print(f"| {criterion} | {count} | {shown} | {100.0 * found.gap:.2g} % |")
 
 
+def against_all_sets(count: int) -> None:
+    """The value of every set of so many candidates, each with one value, by matrices of the size of a set."""
+    problem = nhgd.load(PROBLEM)
+    solution = nhgd.solve(problem)
+    for criterion in ("D", "A"):
+        found = nhgd.place_sensors(problem, criterion=criterion, count=count, at=solution)
+        information = information_of(problem, found)
+        rows, covariance = information.rows[:, 0], torch.linalg.inv(information.base)
+        own, seen = rows @ covariance @ rows.T, rows @ covariance @ information.spread @ covariance @ rows.T
+        sets = torch.tensor(list(itertools.combinations(range(len(rows)), count)))
+        square = sets[:, :, None], sets[:, None, :]
+        ones = torch.eye(count, dtype=own.dtype) + own[square]
+        if criterion == "D":
+            values = 0.5 * torch.logdet(ones)
+        else:
+            values = torch.linalg.solve(ones, seen[square]).diagonal(dim1=1, dim2=2).sum(1)
+        best = float(values.max())
+        print(f"{criterion}: {len(sets):,} sets of {count}, the best {best:.6g}, found {found.value:.6g}")
+
+
 if __name__ == "__main__":
     for cells in (12, 24, 48):
         against_random_sets(cells)
     over_counts()
+    against_all_sets(3)
+    against_all_sets(4)

@@ -56,6 +56,9 @@ def test_place_writes_sensors_that_a_problem_file_takes(tmp_path: Path) -> None:
     assert set(fields.point) == {"prior_std", "before_std", "std"}
     assert (fields.point["std"] < fields.point["before_std"]).all()
     assert (fields.point["before_std"] < fields.point["prior_std"]).all()
+    points, fields = read_vtu(folder / "candidates.vtu")
+    assert np.flatnonzero(fields.point["chosen"]).tolist() == placement.chosen.tolist()
+    assert np.allclose(points.points[:, :2], placement.candidates)
     # The file of sensors has the values of the computed state, and the gain that was promised.
     sections = sections_with(tmp_path, {"grid": 4, "count": 2})
     tracking = [{"kind": "tracking", "at": str(tmp_path / "sensors.csv")}]
@@ -88,6 +91,13 @@ def test_the_control_of_a_run_is_taken(tmp_path: Path) -> None:
     assert invoke("place", file, "--output", tmp_path / "two").exit_code == 0
     one, two = (json.loads((tmp_path / name / "placement.json").read_text()) for name in ("one", "two"))
     assert one["value"] == pytest.approx(two["value"], rel=1e-6)
+    # No sensor is worth so much.
+    none = invoke(
+        "place", file, "--output", tmp_path / "none", "--run", tmp_path / "run", "--set", "placement.penalty=1e3"
+    )
+    assert none.exit_code == 0, none.output
+    empty = json.loads((tmp_path / "none" / "placement.json").read_text())
+    assert (empty["chosen"], empty["bound"], empty["gap"]) == ([], 0.0, 0.0)
     stopped = invoke("place", file, "--output", tmp_path / "three", "--set", "outer.iterations=1")
     assert stopped.exit_code == 2
     assert "expected a run that has converged" in stopped.output

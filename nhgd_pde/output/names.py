@@ -32,7 +32,8 @@ LEVELS, LEVEL_MESH, LEVEL_TABLE = "levels", "mesh.vtu", "levels.csv"
 # The posterior of an inverse problem: its fields and its numbers.
 POSTERIOR = "posterior"
 POSTERIOR_FIELDS, POSTERIOR_NUMBERS = f"{POSTERIOR}/posterior.vtu", f"{POSTERIOR}/posterior.json"
-# A choice of sensors: its numbers, the chosen sensors, and the standard deviations.
+# A choice of sensors: its numbers, the chosen sensors, the standard deviations, and all candidates as points.
 PLACEMENT, PLACEMENT_SENSORS, PLACEMENT_FIELDS = "placement.json", "sensors.csv", "placement.vtu"
+PLACEMENT_CANDIDATES = "candidates.vtu"
 # The answer of a task.
 ARRAYS, IMAGES = "result.npz", "images.png"

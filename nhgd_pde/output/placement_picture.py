@@ -48,7 +48,8 @@ def placement_picture(grid: Grid, data: FieldData, places: DrawnPlaces, title: s
     for panel in field_panels(Pictured(grid, data), names):
         shown = {key: sets[key] for key in sets if key != "chosen" or not panel.title.startswith("before")}
         panels.append(Panel(panel.title, _with_places(panel.draw, grid, shown)))
-    panels.append(Panel("criterion of each candidate alone", _alone(places)))
+    seen = ", along z" if places.candidates.shape[1] == 3 else ""
+    panels.append(Panel(f"criterion of each candidate alone{seen}", _alone(places)))
     return arranged(panels, title, panel_height(grid))
 
 
@@ -56,14 +57,14 @@ def _with_places(draw: Callable[[Axes], Any], grid: Grid, sets: Mapping[str, np.
     cut = middle_slice(grid)[0] if dimension(grid) == 3 else None
 
     def drawn(axes: Axes) -> Any:
-        bar = draw(axes)
+        bar, bottom = draw(axes), axes.get_ylim()[0]
         for name, points in sets.items():
             if not len(points):
                 continue
             own = Grid(points, np.arange(len(points))[:, None], "vertex")
             shown = sensor_places(Pictured(grid, FieldData(), sensors=(own, FieldData())), cut)
             # Places on an interval are marked at the bottom of its curves.
-            y = np.full(len(shown), axes.get_ylim()[0]) if shown.shape[1] == 1 else shown[:, 1]
+            y = np.full(len(shown), bottom) if shown.shape[1] == 1 else shown[:, 1]
             axes.scatter(shown[:, 0], y, zorder=4, clip_on=False, **_STYLES[name])
         return bar
 
@@ -75,9 +76,13 @@ def _alone(places: DrawnPlaces) -> Callable[[Axes], Any]:
         points = places.candidates
         if points.shape[1] == 1:
             axes.plot(points[:, 0], places.alone, ".")
+            own = np.isin(points[:, 0], places.chosen[:, 0])
+            axes.scatter(points[own, 0], places.alone[own], s=60.0, facecolors="none", edgecolors="red")
             axes.set_xlabel("x")
             return None
-        drawn = axes.scatter(points[:, 0], points[:, 1], c=places.alone, s=18.0)
+        # Of candidates above one another, the best is seen.
+        order = np.argsort(places.alone, kind="stable")
+        drawn = axes.scatter(points[order, 0], points[order, 1], c=places.alone[order], s=18.0)
         axes.scatter(places.chosen[:, 0], places.chosen[:, 1], s=60.0, facecolors="none", edgecolors="red")
         axes.set_aspect("equal")
         axes.set_xlabel("x")

@@ -14,7 +14,7 @@ from torch import Tensor
 from .information import SensorInformation
 
 # An exchange has to improve a criterion by this share of it, so that rounding errors do not move sensors for ever.
-_WORTH = 1e-10
+WORTH = 1e-10
 
 
 def value_of(information: SensorInformation, chosen: Sequence[int], penalty: float = 0.0) -> float:
@@ -56,11 +56,11 @@ def exchanged(information: SensorInformation, chosen: Sequence[int], penalty: fl
                 trials.append([*others, _best(information, others, besides=each)[0]])
             better = max(trials, key=lambda trial: value_of(information, trial, penalty), default=found)
             reached = value_of(information, better, penalty)
-            if reached > value + _WORTH * abs(value):
+            if reached > value + WORTH * abs(value):
                 found, value, moved = better, reached, True
         if not moved and penalty > 0.0:
             grown = greedy(information, information.count, penalty, found)
-            moved = value_of(information, grown, penalty) > value + _WORTH * abs(value)
+            moved = value_of(information, grown, penalty) > value + WORTH * abs(value)
             found, value = (grown, value_of(information, grown, penalty)) if moved else (found, value)
     return found
 

@@ -50,7 +50,11 @@ def relaxed_design(
         raise ArithmeticError(f"the weights of the sensors were not found: {found.message}")
     weights = torch.from_numpy(found.v).to(information.rows).clamp(0.0, 1.0)
     value = information.value(weights) - penalty * float(weights.sum())
-    return RelaxedDesign(weights, value, upper_bound(information, weights, count, penalty), found.iterations)
+    bound = upper_bound(information, weights, count, penalty)
+    if count is None:
+        # Where no sensor is worth the penalty, the weights fall to zero, which they do not quite reach.
+        bound = min(bound, upper_bound(information, torch.zeros_like(weights), None, penalty))
+    return RelaxedDesign(weights, value, bound, found.iterations)
 
 
 def upper_bound(information: SensorInformation, weights: Tensor, count: int | None, penalty: float = 0.0) -> float:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..output.atomic import write_atomically
-from ..output.fields import FieldData, write_vtu
-from ..output.names import FIGURE, PLACEMENT, PLACEMENT_FIELDS, PLACEMENT_SENSORS
+from ..output.fields import FieldData, Grid, write_vtu
+from ..output.names import FIGURE, PLACEMENT, PLACEMENT_CANDIDATES, PLACEMENT_FIELDS, PLACEMENT_SENSORS
 from ..output.storage import OutputError, writing
 from ..output.strict_json import json_text
 from .drawing import control_fields, output_grid
@@ -48,6 +48,7 @@ def write_placement(placement: Placement, folder: Path) -> None:
     grid, data = output_grid(placement.problem), placement_fields(placement)
     if data.point or data.cell:
         write_vtu(folder / PLACEMENT_FIELDS, grid, data)
+    write_vtu(folder / PLACEMENT_CANDIDATES, *candidate_points(placement))
     places = DrawnPlaces(placement.candidates, placement.existing, placement.points, placement.alone)
     title = f"{placement.problem.name}: {_counted(len(placement.chosen), 'sensor')} by criterion {placement.criterion}"
     write_atomically(folder / FIGURE, png(placement_picture(grid, data, places, title)))
@@ -61,6 +62,15 @@ def placement_fields(placement: Placement) -> FieldData:
         on_points, on_cells = control_fields(placement.problem, getattr(placement, name), name)
         point, cell = {**point, **on_points}, {**cell, **on_cells}
     return FieldData(point, cell)
+
+
+def candidate_points(placement: Placement) -> tuple[Grid, FieldData]:
+    """The candidates as points, with what each tells alone, its weight, and 1 for the chosen ones."""
+    points = placement.candidates
+    chosen = np.zeros(len(points), dtype=np.int32)
+    chosen[placement.chosen] = 1
+    fields = {"alone": placement.alone, "weight": placement.weights, "chosen": chosen}
+    return Grid(points, np.arange(len(points))[:, None], "vertex"), FieldData(fields)
 
 
 def sensors_text(placement: Placement) -> str:

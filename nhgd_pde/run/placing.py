@@ -74,7 +74,7 @@ class SensedSubspace:
         return SensorInformation(self.rows, self.base, spread, criterion)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Placement:
     """The result of `place_sensors`.
 
@@ -116,6 +116,10 @@ class Placement:
     prior_std: np.ndarray
     before_std: np.ndarray
     std: np.ndarray
+
+    def __repr__(self) -> str:
+        sensors = f"{len(self.chosen):,} of {len(self.candidates):,} sensors of {self.problem.name!r}"
+        return f"Placement({sensors}: {self.criterion} = {self.value:.6g}, gap {100.0 * self.gap:.2g} %)"
 
     @property
     def candidates(self) -> np.ndarray:
@@ -215,7 +219,7 @@ def placed(problem: PDEProblem, file: ProblemFile, control: np.ndarray, points: 
             "expected candidates whose values depend on the control; those of all of them do not",
         )
     information = space.information(spec.criterion)
-    choice = best_choice(information, spec.count, spec.penalty or 0.0)
+    choice = best_choice(information, spec.count, spec.penalty or 0.0, file.spec.seed)
     reached = information.precision(indicator(information, choice.chosen))
     stds = [each.sqrt().cpu().numpy() for each in map(space.variance, (space.base, reached))]
     return Placement(
