@@ -22,7 +22,7 @@ Lengths are in the unit of the mesh.
 """
 _GROUPS = {
     "Problems and answers": ("load", "Problem", "solve", "Solution", "verify", "Verification"),
-    "Posteriors": ("Posterior", "Interval", "Chain", "place_sensors", "Placement"),
+    "Posteriors": ("Posterior", "PredictedInterval", "Chain", "place_sensors", "Placement"),
     "The error that the mesh leaves": ("estimate_error", "ErrorEstimate"),
     "Studies": ("study", "Study"),
     "Derivatives for other optimisers and for networks": ("reduced", "ReducedObjective", "as_torch", "TorchFunctions"),

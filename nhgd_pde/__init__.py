@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .bridges.torch_functions import TorchFunctions, as_torch
     from .discretisation import ErrorEstimate, NoEstimateError, estimate_error
     from .inference.chain import Chain
-    from .inference.intervals import Interval
+    from .inference.intervals import PredictedInterval
     from .inference.posterior import Posterior
     from .output.storage import OutputError
     from .problem_file.errors import ProblemError
@@ -44,7 +44,7 @@ _HOMES = {
     "ResultsLostError": "run.troubles",
     "Solution": "run.solution",
     "Chain": "inference.chain",
-    "Interval": "inference.intervals",
+    "PredictedInterval": "inference.intervals",
     "Posterior": "inference.posterior",
     "StateUnsolvedError": "bridges.solved_state",
     "Study": "studies.study_result",
@@ -60,12 +60,12 @@ __all__ = [
     "BilevelSolution",
     "Chain",
     "ErrorEstimate",
-    "Interval",
     "LossProblem",
     "NoEstimateError",
     "OutputError",
     "Placement",
     "Posterior",
+    "PredictedInterval",
     "Problem",
     "ProblemError",
     "ReducedObjective",

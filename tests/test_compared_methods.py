@@ -90,7 +90,7 @@ def loaded(**overrides: Any) -> nhgd.Problem:
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("model", ["energy", "residual"])
 def test_every_method_reduces_the_objective_of_a_shipped_problem(name: str, model: str) -> None:
-    problem = loaded(method=name, inner__model=model, inner__tests=32, outer__iterations=60)
+    problem = loaded(method=name, inner__model=model, inner__tests=32, outer__iterations=80)
     reference = nhgd.solve(loaded(method="adjoint"))
     solution = nhgd.solve(problem)
     assert solution.status == ("stopped" if METHODS[name].tracking else "converged"), solution.message

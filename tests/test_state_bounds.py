@@ -80,7 +80,7 @@ def test_the_order_without_a_node_at_the_point_of_contact() -> None:
 def test_iterations_do_not_grow_with_the_mesh() -> None:
     """With a function as the multiplier iterations are constant; with a point load they grow by a few on each mesh."""
     known = Path("problems/state_constraint.yaml")
-    counts = [nhgd.solve(nhgd.load(known, {"mesh.cells": [n, n]})).stats["outer_iterations"] for n in (16, 32)]
+    counts = [nhgd.solve(nhgd.load(known, {"mesh.cells": [n, n]})).stats["outer_iterations"] for n in (32, 64)]
     assert max(counts) <= 1.2 * min(counts)
     beam = [solve(BEAM, {"mesh.cells": n}).stats["outer_iterations"] for n in (16, 32, 64, 128)]
     assert beam[-1] <= 2 * beam[0]

@@ -36,7 +36,7 @@ def one_scalar(**more: Any) -> dict[str, Any]:
         "pde": {"kind": "poisson", "conductivity": f"exp({SIGMA}*s)", "boundary": {"all": {"dirichlet": 0}}},
         "control": {"kind": "source"},
         "objective": [
-            {"kind": "tracking", "target": "sin(pi*x)*sin(pi*y)"},
+            {"kind": "tracking", "target": "sin(pi*x)*sin(pi*y)", "target_at": "nodes"},
             {"kind": "regularisation", "norm": "l2", "weight": ALPHA},
         ],
         "scenarios": {"count": 64},

@@ -37,7 +37,7 @@ CASES: list[tuple[str, dict[str, Any], int, dict[str, tuple[int, int]]]] = [
     ),
     (
         "semilinear_control",
-        {"mesh.cells": [16, 16]},
+        {"mesh.cells": [16, 16], "objective.0.target_at": "nodes"},
         7,
         {"factorisations": (1, 1), "solves": (10, 7), "residuals": (2, 4), "products": (6, 5), "riesz_solves": (4, 1)},
     ),

@@ -23,7 +23,7 @@ from torch import Tensor
 from ..bridges.solved_state import StateOptions, StateSolver
 from ..objective.terms import Prediction
 from .effective_size import effective_size
-from .intervals import Interval
+from .intervals import PredictedInterval
 
 if TYPE_CHECKING:
     from .posterior import Posterior
@@ -87,7 +87,7 @@ class Chain:
         series = [*self.coordinates.T, *self.predictions.T]
         return min((effective_size(each) for each in series), default=effective_size(self.differences))
 
-    def intervals(self, level: float | None = None) -> list[Interval]:
+    def intervals(self, level: float | None = None) -> list[PredictedInterval]:
         """The intervals of the predictions, between quantiles of their values; `value` is their mean."""
         wanted = level or self.posterior.options.level
         normal = {each.name: each for each in self.posterior.predicted()}
@@ -95,7 +95,7 @@ class Chain:
         for name, values in zip(self.names, self.predictions.T, strict=True):
             low, high = np.quantile(values, [0.5 - 0.5 * wanted, 0.5 + 0.5 * wanted])
             std, prior = float(values.std(ddof=1)), normal[name].prior_std
-            found.append(Interval(name, float(values.mean()), std, prior, float(low), float(high), wanted))
+            found.append(PredictedInterval(name, float(values.mean()), std, prior, float(low), float(high), wanted))
         return found
 
     def continued(self, count: int) -> Chain:

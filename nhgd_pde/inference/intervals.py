@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Interval:
+class PredictedInterval:
     """A predicted number, in its unit.
 
     Attributes:

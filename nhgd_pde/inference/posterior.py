@@ -23,7 +23,7 @@ from ..bridges.solved_state import StateOptions, StateSolver, StateUnsolvedError
 from ..objective.terms import Prediction
 from ..pde_problem import PDEProblem
 from .forward_map import ForwardMap
-from .intervals import Interval
+from .intervals import PredictedInterval
 from .misfit import misfit_hessian
 from .noise import SensorNoise
 from .prior import JointPrior, NormalPrior
@@ -266,12 +266,14 @@ class Posterior:
 
     # Intervals
 
-    def interval(self, covector: np.ndarray, level: float | None = None) -> Interval:
+    def interval(self, covector: np.ndarray, level: float | None = None) -> PredictedInterval:
         """The interval of the linear functional <covector, control> of the control, covector (p,)."""
         own = self._entered(covector)
         return self._interval("functional", float(own[0] @ self.forward.point.v), own, level or self.options.level)
 
-    def predicted(self, predictions: Sequence[Prediction] | None = None, level: float | None = None) -> list[Interval]:
+    def predicted(
+        self, predictions: Sequence[Prediction] | None = None, level: float | None = None
+    ) -> list[PredictedInterval]:
         """The intervals of predictions, by default of those of the problem file, with the equation linearised."""
         wanted = self.problem.predictions if predictions is None else predictions
         state, v = self.forward.state, self.forward.point.v
@@ -297,12 +299,12 @@ class Posterior:
 
         return sampled_chain(self, samples, seed, step, every)
 
-    def _interval(self, name: str, value: float, covector: Tensor, level: float) -> Interval:
+    def _interval(self, name: str, value: float, covector: Tensor, level: float) -> PredictedInterval:
         prior = float((covector * self.prior.covariance(covector)).sum())
         reduction = float((self._shares * (covector @ self._directions.T)[0].square()).sum())
         std = math.sqrt(max(prior - reduction, 0.0))
         reach = float(norm.ppf(0.5 + 0.5 * level)) * std
-        return Interval(name, value, std, math.sqrt(prior), value - reach, value + reach, level)
+        return PredictedInterval(name, value, std, math.sqrt(prior), value - reach, value + reach, level)
 
 
 def estimated_variance(prior: JointPrior, kept: Tensor, directions: Tensor, seed: int) -> Tensor:

@@ -101,7 +101,7 @@ def fields(spec: ProblemSpec, dim: int) -> float:
 
 def state_size(spec: ProblemSpec, mesh: MeshSize) -> float:
     """The number of coefficients of the state at one time, including those that conditions fix."""
-    count = fields(spec, mesh.dim)
+    count = real(spec.pde.initial_fields(mesh.dim))
     if spec.pde.mixed:
         return count * mesh.nodes + mesh.vertices
     return count * mesh.nodes_of(spec.element)

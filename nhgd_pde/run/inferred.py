@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..engine.loop import Status
 from ..inference.chain import Chain
-from ..inference.intervals import Interval
+from ..inference.intervals import PredictedInterval
 from ..inference.posterior import Posterior, PosteriorOptions
 from ..output.fields import FieldData, Grid
 from ..pde_problem import PDEProblem
@@ -62,7 +62,7 @@ class Inferred:
         return Posterior(self.problem, self.v, options)
 
     @cached_property
-    def intervals(self) -> list[Interval]:
+    def intervals(self) -> list[PredictedInterval]:
         """Those of controls that are numbers, then those of the predictions of the file."""
         posterior, found = self.posterior, []
         for first, part in zip(self.problem.control.rows.offsets, self.problem.control.parts, strict=False):
@@ -73,7 +73,7 @@ class Inferred:
                 unit[first + k] = 1.0
                 own = asdict(posterior.interval(unit))
                 name = part.name if part.size == 1 else f"{part.name}[{k}]"
-                found.append(Interval(**{**own, "name": name}))
+                found.append(PredictedInterval(**{**own, "name": name}))
         return [*found, *posterior.predicted()]
 
     def chain(self, states: int) -> Chain:
