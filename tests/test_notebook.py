@@ -54,7 +54,7 @@ def test_every_cell_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert first.integrate("0.5*(state - sin(2*pi*x)*sin(2*pi*y))**2") == pytest.approx(
         first.terms["tracking"], rel=1e-9
     )
-    assert second.terms["tracking"] < 0.1 * first.terms["tracking"]
+    assert second.terms["tracking"] < 0.3 * first.terms["tracking"]
     assert Path("first_control.png").stat().st_size > 10_000
     assert names["page"].read_text(encoding="utf-8").rstrip().endswith("</html>")
     assert isinstance(names["again"], nhgd.Solution) and names["again"].objective == second.objective
