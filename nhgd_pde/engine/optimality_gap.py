@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 
 # Number of iterates that an estimate looks at.
 LENGTH = 7
+# Decreases of the objective by less than this share of it are rounding errors.
+_ROUNDING = 8.0 * sys.float_info.epsilon
 
 
 def gap_of(trail: Sequence[tuple[float, float]]) -> float:
@@ -39,7 +42,9 @@ def gap_of(trail: Sequence[tuple[float, float]]) -> float:
 def _continued(values: Sequence[float], count: int) -> float:
     """The sum of the decreases to come, as a geometric series of those over the last and the `count` steps before."""
     before, after = values[-2 * count - 1] - values[-count - 1], values[-count - 1] - values[-1]
-    if after <= 0.0:
-        return 0.0
+    rounding = _ROUNDING * abs(values[-1])
+    if after <= rounding:
+        # Differences of rounding errors say nothing of a rate.
+        return rounding if after > 0.0 else 0.0
     ratio = after / before if before > 0.0 else math.inf
     return after * ratio / (1.0 - ratio) if ratio < 1.0 else math.inf

@@ -68,8 +68,9 @@ def optimisation_error(history: Sequence[Row]) -> float | None:
     """An estimate of the objective minus its optimum on the mesh, from the last iterates; None for too few."""
     pairs = [(row.get("objective"), row.get("gradient_norm")) for row in history]
     trail = [(float(a), float(b)) for a, b in pairs if isinstance(a, int | float) and isinstance(b, int | float)]
-    found = gap_of(trail)
-    return found if math.isfinite(found) else None
+    # The objective decreases, so that an estimate for one of the iterates before holds as well.
+    estimates = (gap_of(trail[: len(trail) - k]) for k in range(3))
+    return next((found for found in estimates if math.isfinite(found)), None)
 
 
 def algebraic_error(problem: PDEProblem, last: Iterate) -> float | None:
