@@ -283,3 +283,11 @@ def test_the_example_of_the_page_on_digits_runs(capsys: pytest.CaptureFixture[st
     (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     exec(compile(block, "docs/accuracy.md", "exec"), {})
     assert "the continuous optimum is about 7.744" in capsys.readouterr().out
+
+
+def test_no_digit_counts_where_the_optimiser_has_only_begun(tmp_path: Path) -> None:
+    problem = nhgd.load("problems/poisson_bounds.yaml", {"mesh.cells": [32, 32], "outer.iterations": 1})
+    solution = nhgd.solve(problem, output=tmp_path / "run")
+    assert solution.status == "stopped"
+    assert solution.stats["errors"]["optimisation"] is None and solution.stats["digits"] == 0
+    assert "of the optimiser is not known" in (tmp_path / "run" / "run.log").read_text(encoding="utf-8")

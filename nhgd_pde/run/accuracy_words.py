@@ -18,6 +18,8 @@ def trust_sentence(stats: Mapping[str, Any]) -> str:
     others = {"sampling": "the sample", "optimisation": "the optimiser", "algebraic": "the linear systems"}
     listed = "".join(f", {name} {errors[key]:.0e}" for key, name in others.items() if errors[key] is not None)
     count = "no digit counts" if digits == 0 else f"{digits} digit{'s count' if digits > 1 else ' counts'}"
+    if digits == 0 and errors["optimisation"] is None:
+        listed += ", the one of the optimiser is not known"
     relative = f" ({100.0 * error / abs(value):.2g} %)" if value else ""
     total = sum(each for each in errors.values() if each is not None)
     written = with_uncertainty(value, total)

@@ -52,6 +52,9 @@ def with_trust(estimator: Estimator, solution: Solution, last: Iterate) -> Solut
     }
     known = [each for each in errors.values() if each is not None and math.isfinite(each)]
     digits = None if estimate is None else counting_digits(solution.objective, sum(known))
+    if digits and errors["optimisation"] is None and solution.status != "converged":
+        # How far the optimiser is from the optimum is not known, and may be any number.
+        digits = 0
     entries: dict[str, Any] = {
         "discretisation_error": None if estimate is None else estimate.value,
         "digits": digits,
