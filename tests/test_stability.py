@@ -258,6 +258,6 @@ def test_eigenvalues_of_largest_modulus_are_found_with_either_sign() -> None:
         def operator(x: Tensor, weights: Tensor = weights) -> Tensor:
             return (x @ gram @ axes) * weights @ axes.T
 
-        found, vector, steps = largest_eigenpair(operator, metric, normal(seeded(6), 1, 30), 1e-8, 30)
+        found, vector, steps = largest_eigenpair(operator, metric, normal(seeded(6), 1, 30), [1e-8] * 30)
         assert found == pytest.approx(float(weights.abs().max()), rel=1e-6)
         assert metric.norm(operator(vector)) == pytest.approx(found, rel=1e-3) and steps <= 30

@@ -346,8 +346,13 @@ def l1_weights_of(problem: OuterProblem) -> Tensor | None:
     return problem.l1_weights if isinstance(problem, SparseProblem) else None
 
 
-def relative_dual_error(metric: RieszMap, residual: Tensor, scale: float, tolerance: float) -> float:
-    """|residual| / scale in the dual norm: a cheap bound where that is below the tolerance, else exact."""
+def relative_dual_error(
+    metric: RieszMap, residual: Tensor, scale: float, tolerance: float, worth: float = math.inf
+) -> float:
+    """|residual| / scale in the dual norm: a cheap bound where that is below the tolerance, else exact.
+
+    A bound above `worth` times the tolerance is returned as well, as it is not worth a solve.
+    """
     if not math.isfinite(scale) or not torch.isfinite(residual).all():
         return math.nan
     if not torch.count_nonzero(residual):
@@ -355,7 +360,7 @@ def relative_dual_error(metric: RieszMap, residual: Tensor, scale: float, tolera
     if scale <= 0.0:
         return math.inf
     bound = metric.dual_norm_bound(residual) / scale
-    return bound if bound <= tolerance else metric.dual_norm(residual) / scale
+    return bound if bound <= tolerance or bound > worth * tolerance else metric.dual_norm(residual) / scale
 
 
 def dual_scale(metric: RieszMap, covector: Tensor, vector: Tensor) -> float:

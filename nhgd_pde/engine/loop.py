@@ -27,6 +27,23 @@ Status = Literal["converged", "stopped", "interrupted", "failed"]
 
 
 @dataclass(frozen=True)
+class Nearness:
+    """How near an objective is to its optimum.
+
+    Attributes:
+        gap: an estimate of the objective minus its optimum, or a bound of it.
+        goal: what it has to be for a run to end; 0 where it is not known yet.
+    """
+
+    gap: float
+    goal: float
+
+    @property
+    def reached(self) -> bool:
+        return self.gap <= self.goal
+
+
+@dataclass(frozen=True)
 class Stopping:
     """When to stop.
 
@@ -45,8 +62,10 @@ class Stopping:
         roughest: largest relative residual of the systems of an evaluation, however large the gradient is.
         reference: norm of the gradient that rtol is relative to; 0: that of the first gradient. A run that starts near
             its end takes the norm at another start, so that it ends where a run from there does.
-        gap: what an iterate has to be for the run to end as well: its objective is estimated to be at most this above
-            the optimum; not where this is 0. None: a small gradient alone ends the run.
+        nearness: how near an objective is to its optimum, and has to be for the run to end as well. None: a small
+            gradient alone ends the run.
+        scaled: take the natural size of the gradient at the start into account, which takes two solves. False where the
+            goals need it neither to recognise a start that is a solution nor for rounding errors.
     """
 
     iterations: int = 200
@@ -58,7 +77,8 @@ class Stopping:
     restarts: bool = True
     reduction: float = 1.0
     reference: float = 0.0
-    gap: Callable[[Iterate], float] | None = None
+    nearness: Callable[[Iterate], Nearness] | None = None
+    scaled: bool = True
 
     @property
     def share(self) -> float:
@@ -101,8 +121,8 @@ class Stopping:
         return evaluation.validated and worst_residual(evaluation) <= self.certificate
 
     def near(self, iterate: Iterate) -> bool:
-        """Whether the objective is estimated to be near enough to its optimum."""
-        return self.gap is not None and iterate.gap <= self.gap(iterate)
+        """Whether the objective is near enough to its optimum."""
+        return self.nearness is not None and self.nearness(iterate).reached
 
     def unchanged(self, iterate: Iterate) -> bool:
         return self.change is not None and max(iterate.change, iterate.change_before) <= self.change

@@ -129,7 +129,7 @@ def _start(search: Search) -> LoopState | Minimum:
     if complaint:
         return Minimum(first, first, "failed", f"at the starting point: {complaint}")
     scales = UNKNOWN
-    if isinstance(oracle, ScalesOracle):
+    if stopping.scaled and isinstance(oracle, ScalesOracle):
         scales = oracle.scales(problem, v, knowledge, evaluation)
         rounding = max(evaluation.rounding, scales.rounding)
         first = replace(first, evaluation=replace(evaluation, rounding=rounding))

@@ -186,6 +186,8 @@ class NHGD:
     ) -> tuple[InnerResult, float, ErrorBound | None, Stability]:
         """The inner loop to a requested error of the state; the error reached, its bound, and the inf-sup constant."""
         fixed, stability = self.inner.tolerance, state.stability
+        # The error of the state may be that of the adjoint variable as well.
+        sharp = min(accuracy.state, self.hypergradient.tolerance or accuracy.adjoint)
         inner: InnerResult | None = None
         while True:
             begin, tolerance = start if inner is None else inner.state, fixed or stability.residual(accuracy.state)
@@ -196,7 +198,7 @@ class NHGD:
                 return inner, inner.error, None, state.stability
             residual = problem.residual(u, v) if inner.residual is None else inner.residual
             stability = self._stability(problem, v, inner.state, stability)
-            error, bound, stability = state_error(problem, u, v, residual, inner.error, stability, accuracy.state)
+            error, bound, stability = state_error(problem, u, v, residual, inner.error, stability, sharp)
             # The loop runs once more where the constant is smaller than the goal of the residual assumed.
             missed = error > accuracy.state and inner.converged
             if not (first and missed) or fixed or self.inner.tests is not None:

@@ -36,9 +36,10 @@ def converged(
     current: Iterate, first: Iterate, goal: float, stopping: Stopping, scales: GradientScales = UNKNOWN
 ) -> str:
     reason = _gradient(current, first, goal, stopping)
-    if not stopping.small(current, goal) and stopping.gap is not None and stopping.near(current):
+    if not stopping.small(current, goal) and stopping.nearness is not None and stopping.near(current):
+        nearness = stopping.nearness(current)
         reason = (
-            f"the objective is about {current.gap:.1e} above its optimum (goal {stopping.gap(current):.1e}); its "
+            f"the objective is about {nearness.gap:.1e} above its optimum (goal {nearness.goal:.1e}); its "
             f"gradient is {_relative(current.gradient_norm, stopping.unit(first.gradient_norm))} of the first one"
         )
     elif not stopping.small(current, goal):

@@ -30,8 +30,9 @@ from ..linalg.riesz import RieszMap
 from ..linalg.safe_lengths import paired_length, quotient
 from .bilevel import BilevelProblem, StateFactors, dual_scale, relative_dual_error, rough_vector
 
-# Relative accuracy of the eigenvalue, and largest number of Lanczos steps to find it.
-_ACCURACY, _MOST_STEPS = 0.05, 12
+# The relative error of 1 / beta, judged by the residual, that ends the Lanczos method after one, two and three steps,
+# which are all. This error is added to 1 / beta: beta is between 0.8 and 1.15 times the inf-sup constant.
+_GOALS = 0.05, 0.25, math.inf
 # J counts as changed where its products with two vectors have changed by this share of themselves.
 _CHANGED = 0.1
 # Share of a rough vector that is added to the last singular vector, so that another singular vector can be found.
@@ -113,11 +114,13 @@ class ErrorBound:
     beta: float | None = None
     dual: bool = False
 
-    def of_adjoint(self, g: Tensor, p: Tensor, residual: Tensor, tolerance: float) -> float:
-        """Bound of the error of p with J^T p = g up to a residual: |residual| / (beta |p|), or relative to |g|."""
-        if self.beta is None:
-            return relative_dual_error(self.metric, residual, dual_scale(self.metric, g, p), tolerance)
-        return relative_dual_error(self.metric, residual, self.beta * self.metric.norm(p), tolerance)
+    def of_adjoint(self, g: Tensor, p: Tensor, residual: Tensor, tolerance: float, worth: float = math.inf) -> float:
+        """Bound of the error of p with J^T p = g up to a residual: |residual| / (beta |p|), or relative to |g|.
+
+        See `relative_dual_error` for `tolerance` and `worth`.
+        """
+        scale = dual_scale(self.metric, g, p) if self.beta is None else self.beta * self.metric.norm(p)
+        return relative_dual_error(self.metric, residual, scale, tolerance, worth)
 
     def of_solution(self, g: Tensor, q: Tensor, residual: Tensor, tolerance: float) -> float:
         """Bound of the error of the adjoint variable that belongs to q, with H q = g up to a residual."""
@@ -215,7 +218,9 @@ def _smallest_singular_pair(
 
     start, share = (solves.solve(rough), 1.0) if before is None else (before, _FRESH)
     start = start / metric.norm(start) + share * rough / metric.norm(rough)
-    found, vector, _ = largest_eigenpair(inverse if symmetric else squared, metric, start, _ACCURACY, _MOST_STEPS)
+    # An error of 1 / beta is one of twice this size of its square.
+    goals = [goal if symmetric else (2.0 + goal) * goal for goal in _GOALS]
+    found, vector, _ = largest_eigenpair(inverse if symmetric else squared, metric, start, goals)
     return quotient(1.0, found if symmetric else math.sqrt(found)), vector
 
 

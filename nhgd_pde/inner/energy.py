@@ -138,11 +138,29 @@ class EnergyModel:
         )
 
     def metric_at(self, u: Tensor, v: Tensor) -> RieszMap:
-        """The inner product of J at (u, v) in one scenario, by its factors."""
+        """The inner product of J at (u, v) in one scenario, by its factors.
+
+        Where the control scales the parts of J, norms are bounded by those in the inner product of the reference.
+        """
         jacobian = self.equation.linearise(u, v).state
         assert isinstance(jacobian, ScenarioMatrix)
         factors = self.factors(u, v)
-        return ExactRieszMap(jacobian.operator, factors.newton_step, overestimate=factors.overestimate)
+        stiffness, reference = self.equation.stiffness, self._reference_coefficients
+        share = 0.0 if stiffness is None or reference is None else stiffness.least_share(v, reference)
+
+        def overestimate(r: Tensor) -> Tensor | None:
+            found = factors.overestimate(r) if factors.overestimate is not None else None
+            if found is not None or not share > 0.0:
+                return found
+            found = self.riesz.overestimated_gradient(r)
+            return None if found is None else found / share
+
+        return ExactRieszMap(jacobian.operator, factors.newton_step, overestimate=overestimate)
+
+    @cached_property
+    def _reference_coefficients(self) -> list[Tensor] | None:
+        stiffness = self.equation.stiffness
+        return None if stiffness is None else stiffness.coefficients(self.reference)
 
     def state_factors(self, u: Tensor, v: Tensor) -> StateFactors:
         """The factors of every scenario's J; those of the Riesz map where it is the J of all of them.

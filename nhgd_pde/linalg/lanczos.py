@@ -7,7 +7,7 @@ solve with the state equation on the device of the problem, and a rough toleranc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -83,26 +83,28 @@ def extreme_eigenvalues(
 
 
 def largest_eigenpair(
-    operator: Operator, metric: Metric, start: Tensor, rtol: float, steps: int
+    operator: Operator, metric: Metric, start: Tensor, goals: Sequence[float]
 ) -> tuple[float, Tensor, int]:
     """The eigenvalue of largest modulus and its eigenvector.
 
-    The Ritz value grows from step to step. The method ends after some applications of the operator, or where a step has
-    changed the value by at most the relative tolerance. This change is added to the result as an estimate of the steps
-    that are not taken. `start` must not be zero.
+    The Ritz value grows from step to step, and an eigenvalue is at most the norm of the residual of the Ritz pair away
+    from it. This norm is added to the result, as an estimate of what further steps would add.
+
+    Args:
+        start: the first vector; not zero.
+        goals: for each step the residual, relative to the value, that ends the method there; the last step ends it in
+            any case.
 
     Returns:
         The modulus of the eigenvalue, the Ritz vector with length one, and the applications taken. The eigenvalue is
         not finite where a product is not.
     """
-    before, taken = 0.0, 0
+    taken = 0
+    last = min(len(goals), start.numel())
     for taken, found in enumerate(_steps(operator, metric.inner, metric.norm, start), 1):
-        size, invariant = found.size, found.left <= rtol * found.size
-        if invariant or taken == min(steps, start.numel()) or size - before <= rtol * size:
-            # In an invariant subspace the eigenvector has been found, and the change is a rounding error.
-            change = 0.0 if invariant or taken == 1 else size - before
-            shares = found.vectors[:, int(found.values.abs().argmax())].tolist()
+        shares = found.vectors[:, int(found.values.abs().argmax())].tolist()
+        residual = found.left * abs(shares[-1])
+        if residual <= goals[taken - 1] * found.size or taken == last:
             vector = sum((share * x for share, x in zip(shares, found.basis, strict=True)), torch.zeros_like(start))
-            return size + max(change, 0.0), vector / metric.norm(vector), taken
-        before = size
+            return found.size + residual, vector / metric.norm(vector), taken
     return math.nan, start, taken + 1

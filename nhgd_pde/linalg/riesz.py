@@ -103,6 +103,11 @@ class RieszMap:
         least = self._smallest_eigenvalue
         return self.dual_norm_estimate(derivative) / math.sqrt(least) if least > 0.0 else math.inf
 
+    def overestimated_gradient(self, derivative: Tensor) -> Tensor | None:
+        """P r with r . K^-1 r <= r . P r, from the diagonal and without a solve; see `dual_norm_bound`."""
+        least = self._smallest_eigenvalue
+        return derivative / (least * self._diagonal) if least > 0.0 else None
+
     def _overestimated(self, derivative: Tensor) -> float | None:
         """The norm of a covector with the approximate inverse in place of K^-1; None without one."""
         if self._overestimate is None:

@@ -80,6 +80,22 @@ class Stiffness:
             self._last[:] = [(v.clone(), [each.scale.with_slopes(rows) for each in self.integrals])]
         return self._last[0][1]
 
+    def coefficients(self, v: Tensor) -> list[Tensor]:
+        """The coefficient of each integral at controls (p,)."""
+        return [c for c, _ in self._scales(v)]
+
+    def least_share(self, v: Tensor, reference: list[Tensor]) -> float:
+        """The largest c, at most 1, known to have J(v) >= c J for the J with the coefficients of a reference.
+
+        All parts of J are positive semidefinite. It is 0 where a coefficient is not positive.
+        """
+        least = 1.0
+        for c, before in zip(self.coefficients(v), reference, strict=True):
+            if not (bool((c > 0.0).all()) and bool((before > 0.0).all())):
+                return 0.0
+            least = min(least, float((c / before).min()))
+        return least
+
     @cached_property
     def load(self) -> Tensor:
         """(S or 1, N) all integrals at the zero state; the loads do not depend on the coefficients."""

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..discretisation import Estimator, NoEstimateError
-from ..engine.loop import Iterate
+from ..engine.loop import Iterate, Nearness
+from ..engine.optimality_gap import GapBound
+from ..objective.convexity import convexity
 from ..output.sealed import first_line
 from ..pde_problem import PDEProblem
 from .presentation import adjoint_of
 
 # The error of the mesh is first estimated where the objective is estimated to be within this share of its value.
 _ROUGH = 0.1
-# The error of the optimiser as a share of that of the mesh, and the factor by which estimates of it may be too small.
+# The error of the optimiser as a share of that of the mesh, and the factor by which an estimate of it may be too small.
 _SHARE, _DOUBT = 0.1, 3.0
 
 
@@ -33,35 +35,61 @@ class Standing:
 
 
 class MovingGoal:
-    """How near to its optimum an objective has to be, at an iterate: a share of the error of the mesh there.
+    """How near to its optimum an objective is at an iterate, and has to be: a share of the error of the mesh there.
 
-    The error is estimated at the first iterate that is near enough for that, and again at an iterate that has reached
-    the goal.
+    The error of the mesh is estimated at the first iterate that is near enough for that, and again at an iterate that
+    has reached the goal. Where conjugate gradients minimise a strictly convex objective, the gap is a bound.
 
     Args:
         problem: the problem that is solved.
+        steps: the outer method takes the steps of conjugate gradients.
         estimator: estimates the error of the mesh.
         note: called with a sentence where there is no estimate.
         expected: the error of the mesh if it is known roughly; 0 where it is not.
     """
 
     def __init__(
-        self, problem: PDEProblem, estimator: Estimator, note: Callable[[str], None], expected: float = 0.0
+        self,
+        problem: PDEProblem,
+        steps: bool,
+        estimator: Estimator,
+        note: Callable[[str], None],
+        expected: float = 0.0,
     ) -> None:
         self._problem, self._estimator, self._note = problem, estimator, note
-        self._gap: float | None = _SHARE / _DOUBT * expected if expected else None
+        self._convexity = convexity(problem.objective, problem.outer_metric, problem.start()[1]) if steps else 0.0
+        self._share = _SHARE if self.bounded else _SHARE / _DOUBT
+        self._goal: float | None = self._share * expected if expected else None
+        self._bound: tuple[Iterate, GapBound] | None = None
         self._at, self._refused = -1, False
 
-    def __call__(self, iterate: Iterate) -> float:
-        """The largest gap with which the run ends; 0 where only a small gradient ends it."""
-        value, gap = iterate.evaluation.value, iterate.gap
-        if self._refused or not math.isfinite(gap):
-            return 0.0
-        if self._gap is None and not gap <= _ROUGH * abs(value):
-            return 0.0
-        if self._at != iterate.iteration and (self._gap is None or gap <= self._gap):
-            self._gap, self._at = self._estimated(iterate), iterate.iteration
-        return self._gap or 0.0
+    @property
+    def bounded(self) -> bool:
+        """The gaps are bounds, and not estimates."""
+        return self._convexity > 0.0
+
+    def __call__(self, iterate: Iterate) -> Nearness:
+        """The goal is 0 where only a small gradient ends the run."""
+        value = iterate.evaluation.value
+        gap = self._bound_at(iterate).gap if self.bounded else iterate.gap
+        if self._refused or not math.isfinite(gap) or (self._goal is None and not gap <= _ROUGH * abs(value)):
+            return Nearness(math.inf, 0.0)
+        if self._at != iterate.iteration and (self._goal is None or gap <= self._goal):
+            self._goal, self._at = self._estimated(iterate), iterate.iteration
+        return Nearness(math.inf, 0.0) if self._refused else Nearness(gap, self._goal or 0.0)
+
+    def _bound_at(self, iterate: Iterate) -> GapBound:
+        """The bound at an iterate. The method begins anew where an iterate has been evaluated."""
+        value, norm = iterate.evaluation.value, iterate.evaluation.norm
+        if self._bound is not None and self._bound[0].evaluation is iterate.evaluation:
+            return self._bound[1]
+        followed = self._bound is not None and self._bound[0].iteration + 1 == iterate.iteration
+        if self._bound is not None and followed and iterate.evaluation.blended:
+            found = self._bound[1].after(value, norm)
+        else:
+            found = GapBound.at(self._convexity, value, norm)
+        self._bound = iterate.without_oracle(), found
+        return found
 
     def _estimated(self, iterate: Iterate) -> float:
         problem, v = self._problem, iterate.evaluation.v
@@ -69,7 +97,7 @@ class MovingGoal:
         adjoint = adjoint_of(problem, iterate, len(state))
         standing = Standing("stopped", iterate.evaluation.objective, v.cpu().numpy(), state, adjoint, problem)
         try:
-            return _SHARE / _DOUBT * abs(self._estimator.estimate(standing).value)
+            return self._share * abs(self._estimator.estimate(standing).value)
         except NoEstimateError as missing:
             reason = str(missing)
         except Exception as error:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from ..engine.loop import Iterate, LoopState, Minimum, Status
+from ..engine.loop import Iterate, LoopState, Minimum, Status, Stopping
 from ..engine.minimise import first_gradient_norm, minimise
 from ..engine.oracle import Oracle
 from ..engine.roles.failures import RoleError
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from ..task_problem import TaskProblem
     from .initial_control import Start
     from .judgement import Judgement
-    from .moving_goal import MovingGoal
     from .outer_problem import OuterProblem
     from .population_start import PopulationStart
     from .solution import Solution
@@ -252,7 +251,7 @@ class Run:
         while True:
             stopping = sequence.stopping
             if sequence.balanced and self._problem.file.spec.outer.rtol == "auto":
-                stopping = replace(stopping, gap=self._moving_goal(nominal_of(sequence.current)))
+                stopping = self._balanced(stopping, nominal_of(sequence.current))
             found = minimise(sequence.current, self._oracle, outer, stopping, *watchers, loop, self._judge)
             ended = sequence.ended(found, self._records.first or found.first, stopping)
             if ended is not None:
@@ -284,13 +283,16 @@ class Run:
             # Comparisons of NumPy have a type of their own.
             self._stopped = self._stopped or (isinstance(answer, bool | np.bool_) and bool(answer))
 
-    def _moving_goal(self, problem: PDEProblem) -> MovingGoal | None:
-        """The goal of `outer.rtol: auto`; None for a problem without an equation."""
+    def _balanced(self, stopping: Stopping, problem: PDEProblem) -> Stopping:
+        """The rules of `outer.rtol: auto`; a problem without an equation has none."""
         if not isinstance(self._problem, Problem):
-            return None
+            return stopping
         from .moving_goal import MovingGoal
 
-        return MovingGoal(problem, self._estimator, self._recorder.note, self._expected)
+        steps = self._problem.method.outer.exact and problem.quadratic
+        nearness = MovingGoal(problem, steps, self._estimator, self._recorder.note, self._expected)
+        # A start that is a solution is recognised by the bound of its gap.
+        return replace(stopping, nearness=nearness, scaled=not nearness.bounded)
 
     @cached_property
     def _estimator(self) -> Estimator:

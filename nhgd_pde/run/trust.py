@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..discretisation.counting_digits import counting_digits
 from ..engine.optimality_gap import gap_of
 from ..linalg.safe_lengths import dot
+from ..objective.convexity import convexity
 from ..output.sealed import first_line
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def with_trust(estimator: Estimator, solution: Solution, last: Iterate) -> Solut
         # Code of the user may fail on the refined mesh. Whatever goes wrong, the run has ended and its results count.
         estimate, reason = None, f"it failed ({first_line(error)})"
     errors = {
-        "optimisation": optimisation_error(solution.history),
+        "optimisation": bounded_gap(solution.problem, last) or optimisation_error(solution.history),
         "algebraic": algebraic_error(solution.problem, last),
         "sampling": sampling_error(solution),
         "discretisation": None if estimate is None else abs(estimate.value),
@@ -65,6 +66,15 @@ def with_trust(estimator: Estimator, solution: Solution, last: Iterate) -> Solut
     if estimate is not None:
         entries["seconds_estimate"] = estimate.seconds
     return replace(solution, estimate=estimate, stats={**solution.stats, **entries})
+
+
+def bounded_gap(problem: PDEProblem, last: Iterate) -> float | None:
+    """A bound of the objective minus its optimum on the mesh, where the regularisation makes it strictly convex."""
+    if not problem.quadratic or problem.bounds is not None or problem.l1_weights is not None:
+        return None
+    mu = convexity(problem.objective, problem.outer_metric, last.evaluation.v)
+    norm = last.evaluation.norm + last.evaluation.gradient_error
+    return 0.5 * norm * norm / mu if mu > 0.0 and math.isfinite(norm) else None
 
 
 def optimisation_error(history: Sequence[Row]) -> float | None:
