@@ -15,8 +15,9 @@ from .products import BlockDiagonalMatrix, repeated
 from .safe_lengths import dot, length, magnitude, paired_length
 from .sparse import SparseMatrix
 
-# The smallest eigenvalue is known well enough where an inverse iteration lowers its estimate by less than this factor.
-_SETTLED = 0.9
+# The smallest eigenvalue is known well enough where an inverse iteration lowers its estimate by less than this factor:
+# the first one, and others.
+_NEARLY, _SETTLED = 0.6, 0.9
 # Squares of lengths that need no scaling.
 _USUAL = 1e-200, 1e200
 
@@ -130,17 +131,20 @@ class RieszMap:
     def smoothest(self) -> Tensor:
         """(1, n) a vector close to the eigenvector of D^-1 K with the smallest eigenvalue; D = diag(K).
 
-        It takes two to four inverse iterations, until the quotient settles. They start from a constant in the unknowns
-        D^1/2 x, which gives every node the same weight, however much the coefficients differ.
+        It takes one to four inverse iterations, until the quotient settles. They start from a constant in the unknowns
+        D^1/2 x, which gives every node the same weight, however much the coefficients differ. The first quotient is
+        that of the inverse, which a product with it yields.
         """
-        d, quotient = self._diagonal, math.inf
+        d, quotient, least = self._diagonal, math.inf, _NEARLY
         x = d.rsqrt()[None]
         for _ in range(4):
-            x = self.gradient(d * x)
-            x = x / x.abs().max()
-            before, quotient = quotient, self._quotient(x)
-            if quotient >= _SETTLED * before:
+            image = self.gradient(d * x)
+            before = quotient if least == _SETTLED else dot(x, d * x) / dot(x, d * image)
+            x = image / image.abs().max()
+            quotient = self._quotient(x)
+            if quotient >= least * before:
                 break
+            least = _SETTLED
         return x
 
     def _quotient(self, x: Tensor) -> float:
