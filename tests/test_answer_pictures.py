@@ -15,6 +15,7 @@ from nhgd_pde.output.controls_over_time import TimeCurve, read_curves
 from nhgd_pde.output.field_layout import Panel, Pictured, pictured, sensor_places
 from nhgd_pde.output.fields import FieldData, Grid
 from nhgd_pde.output.figure import pictured_in
+from nhgd_pde.output.mesh_panel import mesh_panels
 from nhgd_pde.output.pictures import answer_panels, convergence_panels, picture
 from nhgd_pde.output.slices import slice_of
 
@@ -255,3 +256,17 @@ def test_many_panels_fill_their_picture() -> None:
     figure = picture(Pictured(grid, FieldData({"state": np.arange(3.0)}), (), curves), ["state"], "seven")
     figure.draw_without_rendering()
     assert min(axes.get_position().width for axes in figure.axes if axes.get_title()) > 0.15
+
+
+def test_a_graded_mesh_is_drawn_and_an_even_one_is_not() -> None:
+    x = np.array([0.0, 0.05, 0.2, 0.6, 1.0])
+    points = np.stack(np.meshgrid(x, [0.0, 0.1, 1.0], indexing="ij"), -1).reshape(-1, 2)
+    corner = np.array([[3 * k + j for j in (0, 1)] for k in range(4)]).ravel()
+    cells = np.stack([corner, corner + 3, corner + 4, corner + 1], axis=1)
+    graded = Pictured(Grid(points, cells, "quad"), FieldData({"state": points[:, 0]}))
+    (panel,) = (each for each in panels(graded) if each.title.startswith("mesh"))
+    assert panel.title == "mesh (8 cells)"
+    (lines,) = drawn(panel).collections
+    assert len(lines.get_paths()) == 8
+    even = np.stack(np.meshgrid(range(5), range(3), indexing="ij"), -1).reshape(-1, 2).astype(float)
+    assert not mesh_panels(Pictured(Grid(even, cells, "quad"), graded.data))

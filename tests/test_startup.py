@@ -28,7 +28,7 @@ LOADED = {
     "choice.scenario_method": set(),
 }
 # The largest number of modules of the package that such a solve loads.
-MODULES = 307
+MODULES = 308
 
 CODE = """
 import sys

@@ -12,6 +12,7 @@ import numpy as np
 
 from .field_layout import Panel, Pictured, field_panels, flat
 from .fields import Grid
+from .mesh_panel import mesh_panels
 from .sensor_panels import sensor_panels
 from .time_panels import time_panels
 
@@ -42,8 +43,8 @@ def picture(shown: Pictured, names: Sequence[str], title: str, rows: Sequence[Ma
 
 
 def answer_panels(shown: Pictured, names: Sequence[str]) -> list[Panel]:
-    """The panels of fields, of controls over time, and of sensors."""
-    return [*field_panels(shown, names), *time_panels(shown), *sensor_panels(shown)]
+    """The panels of fields, of controls over time, of sensors, and of a graded mesh."""
+    return [*field_panels(shown, names), *time_panels(shown), *sensor_panels(shown), *mesh_panels(shown)]
 
 
 def arranged(panels: Sequence[Panel], title: str, height: float, columns: int | None = None) -> Figure:
