@@ -1,10 +1,11 @@
 """The estimate of the discretisation error against the true one, on four meshes of each problem.
 
-    python -m benchmarks.mesh_error [NAME ...]
+    python -m benchmarks.mesh_error [--second-finest] [NAME ...]
 
 The true error is that against the optimum of the continuous problem, where that is known, and otherwise against the
-value extrapolated from two finer meshes, which is marked by a star. Printed are J, the true error J* - J, and the
-effectivity: the estimate over the true error, and the number of digits of J that count by the estimate.
+value extrapolated from two finer meshes, which is marked by a star. Printed are J, the true error J* - J, the
+effectivity, which is the estimate over the true error, the number of digits of J that are said to count, and the number
+of those that are right.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import argparse
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 import nhgd_pde as nhgd
+from benchmarks import closed_evolutions, closed_forms, closed_planes, closed_solids
+from benchmarks.manufactured import Manufactured
 from benchmarks.reference import (
     ALPHA,
     MOTHER_OBJECTIVE,
@@ -29,7 +33,7 @@ from benchmarks.reference import (
     poisson_control,
     spectral_optimum,
 )
-from nhgd_pde.discretisation import estimate_error
+from nhgd_pde.discretisation import ErrorEstimate, estimate_error
 from nhgd_pde.discretisation.counting_digits import counting_digits
 
 
@@ -40,13 +44,13 @@ class Case:
     Attributes:
         at: number of cells along an axis -> the problem.
         cells: the numbers of cells of four meshes, each twice the one before.
-        optimum: the optimum of the continuous problem; None where it is extrapolated.
+        optimum: the optimum of the continuous problem, or a function that finds it; None where it is extrapolated.
         order: the order of the objective, for the extrapolation.
     """
 
     at: Callable[[int], nhgd.Problem]
     cells: tuple[int, ...]
-    optimum: float | None = None
+    optimum: float | Callable[[], float] | None = None
     order: float = 2.0
 
 
@@ -71,6 +75,12 @@ def interval(n: int, element: str = "P1") -> nhgd.Problem:
 
 def box(n: int, cell: str) -> nhgd.Problem:
     return on(n, "sin(pi*x)*sin(pi*y)*sin(pi*z)", {"kind": "box", "cells": [n, n, n], "cell": cell})
+
+
+def manufactured(cells: tuple[int, ...], make: Callable[[], Manufactured]) -> Case:
+    """A problem with a chosen optimum, which is made when it is first needed."""
+    made = cache(make)
+    return Case(lambda n: nhgd.load(made().content(n)), cells, lambda: made().optimum)
 
 
 def bounded_optimum() -> float:
@@ -112,6 +122,11 @@ KNOWN = {
         lambda n: shipped("heat_initial", SQUARE, time__steps=n * n // 4)(n), COARSE, 0.00615875711690
     ),
     "wave": Case(lambda n: shipped("wave_source", SQUARE, time__steps=n)(n), COARSE, WAVE),
+    **{
+        name: manufactured(*each)
+        for table in (closed_forms, closed_planes, closed_solids, closed_evolutions)
+        for name, each in table.FORMS.items()
+    },
 }
 EXTRAPOLATED = {
     "semilinear": Case(shipped("semilinear_control", SQUARE), FOUR),
@@ -127,37 +142,50 @@ EXTRAPOLATED = {
     "l_shape": Case(lambda n: on(n, "1", {"kind": "l_shape", "refine": round(math.log2(n))}), FOUR, None, 4.0 / 3.0),
 }
 CASES = {**KNOWN, **EXTRAPOLATED}
+assert len(CASES) == len(KNOWN) + len(EXTRAPOLATED), "names of cases must differ"
 
 
 def optimum_of(case: Case) -> float:
     if case.optimum is not None:
-        return case.optimum
+        return case.optimum() if callable(case.optimum) else case.optimum
     values = [nhgd.solve(case.at(n * case.cells[-1])).objective for n in (2, 4)]
     share = 2.0**case.order
     return (share * values[1] - values[0]) / (share - 1.0)
 
 
-def measured(case: Case, n: int, optimum: float) -> tuple[float, float, float]:
+def measured(case: Case, n: int, optimum: float) -> tuple[float, float, ErrorEstimate]:
     """On one mesh J, the true error and the estimated one."""
     problem = case.at(n)
     solution = nhgd.solve(problem)
-    return solution.objective, optimum - solution.objective, estimate_error(problem, solution).value
+    return solution.objective, optimum - solution.objective, estimate_error(problem, solution)
+
+
+def digits_said(objective: float, estimate: ErrorEstimate) -> int:
+    """The digits that count by the error of the mesh alone, as a run counts them."""
+    return counting_digits(objective, abs(estimate.value) + estimate.uncertainty)
+
+
+def digits_right(objective: float, error: float) -> int:
+    """The digits d of which the error is at most half a unit."""
+    first = math.floor(math.log10(abs(objective)))
+    return min(max(first - math.ceil(math.log10(2.0 * abs(error))) + 1, 0), 16) if error else 16
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME")
-    names = parser.parse_args().names or list(CASES)
-    for name in names:
-        star = "" if CASES[name].optimum is not None else "*"
-        optimum = optimum_of(CASES[name])
-        for n in CASES[name].cells:
-            objective, error, estimate = measured(CASES[name], n, optimum)
-            digits = counting_digits(objective, estimate)
-            print(
-                f"| {name}{star} | {n} | {objective:.9e} | {error:.2e} | {estimate / error:.3f} | {digits} |",
-                flush=True,
-            )
+    parser.add_argument("--second-finest", action="store_true", help="the second finest mesh of each problem alone")
+    options = parser.parse_args()
+    for name in options.names or list(CASES):
+        case = CASES[name]
+        star = "" if case.optimum is not None else "*"
+        optimum = optimum_of(case)
+        for n in case.cells[-2:-1] if options.second_finest else case.cells:
+            objective, error, estimate = measured(case, n, optimum)
+            said, right = digits_said(objective, estimate), digits_right(objective, error)
+            share = f"{estimate.value / error:.2f}"
+            row = [f"{name}{star}", n, f"{objective:.6e}", f"{error:.1e}", share, f"{said} / {right}"]
+            print("|", " | ".join(map(str, row)), "|", flush=True)
 
 
 if __name__ == "__main__":

@@ -56,8 +56,10 @@ class ErrorEstimate:
         value: estimate of the objective of the continuous problem minus the objective that was found, in its unit.
         indicator: (cells,) what each cell contributes to it, not negative: the absolute values of the products of
             residuals and weights at the nodes of the refined mesh, each divided among the cells around it.
-        data: the part of `value` from quadrature, boundary values and curved boundaries.
+        data: the part of `value` from quadrature, boundary values, curved boundaries and references of controls.
         control: the part of `value` from the control.
+        uncertainty: how far `value` itself may be from the true error, not negative: what a second recovery changes, in
+            absolute values node by node, and a share of the other parts.
         time: the part of `value` from the steps in time; 0 for a steady problem. The other parts are of the mesh.
         seconds: the time that the estimate took.
     """
@@ -67,6 +69,7 @@ class ErrorEstimate:
     data: float
     control: float
     time: float
+    uncertainty: float
     seconds: float
 
 
@@ -102,19 +105,20 @@ class Estimator:
         start = time.perf_counter()
         _check(self.problem, solution)
         try:
-            found, share = _found(self._mesh(solution.problem), solution)
-            of_time = 0.0
+            found = _found(self._mesh(solution.problem), solution)
+            of_time, uncertainty = 0.0, found.uncertainty
             if solution.problem.equation.repeats > 1:
-                halved, of_steps = _found(self._steps(solution.problem), solution)
-                of_time = of_steps * halved.total
+                halved = _found(self._steps(solution.problem), solution)
+                of_time, uncertainty = halved.total, uncertainty + halved.uncertainty
         except (ProblemError, SingularMatrixError, InadmissibleError) as error:
             raise NoEstimateError(f"with half the width {error}") from None
-        indicator = share * _on_cells(self._mesh(solution.problem), np.abs(found.nodes))
-        value = share * found.total + of_time
+        indicator = _on_cells(self._mesh(solution.problem), np.abs(found.nodes))
+        value = found.total + of_time
         if not (math.isfinite(value) and np.isfinite(indicator).all()):
             raise NoEstimateError("the residuals on the refined mesh are not finite")
         seconds = time.perf_counter() - start
-        return ErrorEstimate(value, indicator, share * found.data, share * found.control, of_time, seconds)
+        data = found.data + found.costs
+        return ErrorEstimate(value, indicator, data, found.control, of_time, uncertainty, seconds)
 
     def _mesh(self, pde: PDEProblem) -> FinerMesh:
         if self._kept_mesh is None or self._kept_mesh.coarse is not pde:
@@ -137,10 +141,10 @@ def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
     return one[0] is other[0] and all(map(np.array_equal, one[1:], other[1:]))
 
 
-def _found(finer: Enriched, solution: Solved) -> tuple[Contributions, float]:
-    """The contributions to J_fine - J, and the factor that makes them those to the error of J."""
+def _found(finer: Enriched, solution: Solved) -> Contributions:
+    """The contributions to the error of J."""
     found = contributions(finer, solution.state, solution.adjoint, solution.control, solution.objective)
-    return found, 1.0 / (1.0 - 2.0**-finer.order)
+    return found.extrapolated(finer.orders)
 
 
 def _check(problem: Posed, solution: Solved) -> None:

@@ -21,8 +21,11 @@ from ..fem.seams import seam
 from ..fem.spaces import Space, space
 from ..pde_problem import PDEProblem
 from ..problem_file.loading import ProblemFile
-from .enriched import NoEstimateError
+from .enriched import NoEstimateError, Orders
 from .surplus import surplus
+
+# The number of nodes of the fine mesh for which the matrix of the second recovery is in memory at once.
+_AT_ONCE = 50_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +71,15 @@ class FinerMesh:
     # Adjoint variables are functions of the same space.
     adjoint, adjoint_surplus = state, state_surplus
 
+    def second_surplus(self, whole: np.ndarray) -> np.ndarray:
+        """(1, N) -> (1, N of the fine problem): what a recovery from wider patches adds to a state."""
+        found, start = [], 0
+        rows = whole.reshape(-1, self.coarse.space.size)
+        for each in self.coarse.space.parts:
+            found.append(self._wider_surplus(each, rows[:, start : start + each.size]))
+            start += each.size
+        return np.concatenate(found, axis=1).reshape(1, -1)
+
     @cached_property
     def controls(self) -> sp.csr_matrix:
         """(p of the fine problem, p): controls as fine functions, at every time in which they have values."""
@@ -76,9 +88,13 @@ class FinerMesh:
         return sp.csr_matrix(sp.block_diag(blocks, format="csr"))
 
     @property
-    def order(self) -> int:
-        """The order of the objective in the width of the mesh, for smooth solutions."""
-        return 2 * int(self.coarse.space.element[1:])
+    def orders(self) -> Orders:
+        """The orders in the width of the mesh, for smooth solutions."""
+        degrees = [int(part.space.element[1:]) for part in self.coarse.control.parts if part.space is not None]
+        # With a term in the gradient of the control, the square of the error of the gradient is in the objective.
+        rough = any(getattr(term, "norm", None) in ("h1", "tv") for term in self.file.spec.objective)
+        control = max(min(degrees, default=0) + (not rough), 1)
+        return Orders(2 * int(self.coarse.space.element[1:]), 2, 2 * control)
 
     def _at_all_times(self, matrix: sp.csr_matrix, whole: np.ndarray) -> np.ndarray:
         return np.asarray((matrix @ whole.reshape(-1, self.coarse.space.size).T).T).reshape(1, -1)
@@ -127,6 +143,18 @@ class FinerMesh:
                 found = (found @ spread)[fine.representatives]
             self._surpluses[id(coarse)] = coarse, sp.csr_matrix(found)
         return self._surpluses[id(coarse)][1]
+
+    def _wider_surplus(self, coarse: Space, rows: np.ndarray) -> np.ndarray:
+        """(times, size) -> (times, size of the fine space), for parts of the nodes at a time: the patches are large."""
+        fine = space(self.straight, coarse.element, coarse.device)
+        own, finest = coarse.on_mesh, fine.on_mesh
+        if coarse.unglued is not None:
+            rows = rows[:, coarse.numbers]
+        carried, places = prolongation(own, finest), finest.nodes
+        parts = [slice(k, k + _AT_ONCE) for k in range(0, finest.size, _AT_ONCE)]
+        found = [surplus(own, carried[each], places[:, each], self._labels, wider=True) @ rows.T for each in parts]
+        whole = np.concatenate(found).T
+        return whole if coarse.unglued is None else whole[:, fine.representatives]
 
     @cached_property
     def _labels(self) -> np.ndarray:

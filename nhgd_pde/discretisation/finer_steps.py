@@ -20,6 +20,7 @@ from ..control.controls import ControlSpace
 from ..pde.evolution import EvolutionEquation
 from ..pde_problem import PDEProblem
 from ..problem_file.loading import ProblemFile
+from .enriched import Orders
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +45,9 @@ class FinerSteps:
         return Blueprint(Frame(file, self.coarse.space.domain, self.coarse.space.device)).nominal
 
     @property
-    def order(self) -> int:
-        return 1 if self._euler else 2
+    def orders(self) -> Orders:
+        order = 1 if self._euler else 2
+        return Orders(order, order, order)
 
     @property
     def _equation(self) -> EvolutionEquation:
@@ -84,6 +86,9 @@ class FinerSteps:
     def adjoint_surplus(self, whole: np.ndarray) -> np.ndarray:
         levels = self._levels(whole)
         return _interleaved(np.zeros_like(levels[:1]), *self._slopes(levels[1:]))
+
+    def second_surplus(self, whole: np.ndarray) -> None:
+        return None
 
     @cached_property
     def controls(self) -> sp.csr_matrix:

@@ -26,7 +26,9 @@ _AT_ONCE = 4_000_000
 _ZERO = 1e-12
 
 
-def surplus(coarse: Space, prolongation: sp.csr_matrix, points: np.ndarray, labels: np.ndarray) -> sp.csr_matrix:
+def surplus(
+    coarse: Space, prolongation: sp.csr_matrix, points: np.ndarray, labels: np.ndarray, wider: bool = False
+) -> sp.csr_matrix:
     """The matrix (points, coarse.size) from nodal values to recovered minus interpolated values at points.
 
     Rows of points that are nodes of the coarse space are zero, so that the surplus vanishes at coarse nodes. Rows give
@@ -38,6 +40,8 @@ def surplus(coarse: Space, prolongation: sp.csr_matrix, points: np.ndarray, labe
         points: (dim, points) places.
         labels: (cells,) numbers of subdomains of the coarse cells. A patch stays within the cells of one label, because
             a function may have a kink where a coefficient jumps.
+        wider: take patches with one more layer of cells. Where the function is smooth on the scale of the cells, this
+            changes little.
     """
     degree = max(int(coarse.element[1:]), 0) + 1
     kept = prolongation.copy()
@@ -45,13 +49,13 @@ def surplus(coarse: Space, prolongation: sp.csr_matrix, points: np.ndarray, labe
     kept.eliminate_zeros()
     among = np.flatnonzero(np.diff(kept.indptr) > 1) if coarse.element != "P0" else np.arange(points.shape[1])
     powers = np.array([p for p in product(range(degree + 1), repeat=len(points)) if sum(p) <= degree])
-    patches = _patches(coarse, kept[among], labels, int(np.ceil(_NODES_PER_COEFFICIENT * len(powers))))
+    patches = _patches(coarse, kept[among], labels, int(np.ceil(_NODES_PER_COEFFICIENT * len(powers))), wider)
     fitted = _fits(coarse.nodes, points[:, among], patches, powers)
     place = sp.csr_matrix((np.ones(len(among)), (among, np.arange(len(among)))), shape=(points.shape[1], len(among)))
     return sp.csr_matrix(place @ (fitted - kept[among]))
 
 
-def _patches(coarse: Space, kept: sp.csr_matrix, labels: np.ndarray, least: int) -> sp.csr_matrix:
+def _patches(coarse: Space, kept: sp.csr_matrix, labels: np.ndarray, least: int, wider: bool) -> sp.csr_matrix:
     """The coarse nodes (points, coarse.size) around each point, as a matrix whose stored entries are the patches."""
     touching = sp.csr_matrix(kept.astype(bool), dtype=np.int32)
     found: sp.csr_matrix | None = None
@@ -64,6 +68,8 @@ def _patches(coarse: Space, kept: sp.csr_matrix, labels: np.ndarray, least: int)
         if found is not None:
             whole &= np.diff(found.indptr) == 0
         patch = _grown(touching, own, whole, least)
+        if wider:
+            patch = _pattern(patch + _pattern(patch @ own))
         found = patch if found is None else found + patch
     assert found is not None
     found.sum_duplicates()

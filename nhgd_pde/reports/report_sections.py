@@ -57,6 +57,7 @@ _ERROR_PARTS = {
 # What the errors of the objective are.
 _ERRORS = {
     "discretisation": ("mesh and time steps", "Estimate of the distance from the optimum of the continuous problem."),
+    "estimate": ("that estimate", "How far the estimate itself may be off."),
     "sampling": ("sample", "Half the width of the interval over fresh scenarios."),
     "optimisation": ("optimiser", "Estimate of the distance from the optimum on this mesh."),
     "algebraic": ("linear systems", "The state satisfies its equation only up to the residual."),

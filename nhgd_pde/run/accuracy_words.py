@@ -15,7 +15,12 @@ def trust_sentence(stats: Mapping[str, Any]) -> str:
         missing = stats.get("discretisation_missing")
         return f"no estimate of the error that the mesh leaves: {missing}" if missing else ""
     value, error = stats["objective"], errors["discretisation"]
-    others = {"sampling": "the sample", "optimisation": "the optimiser", "algebraic": "the linear systems"}
+    others = {
+        "estimate": "uncertain by",
+        "sampling": "the sample",
+        "optimisation": "the optimiser",
+        "algebraic": "the linear systems",
+    }
     listed = "".join(f", {name} {errors[key]:.0e}" for key, name in others.items() if errors[key] is not None)
     count = "no digit counts" if digits == 0 else f"{digits} digit{'s count' if digits > 1 else ' counts'}"
     if digits == 0 and errors["optimisation"] is None:

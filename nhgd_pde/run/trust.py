@@ -50,6 +50,7 @@ def with_trust(estimator: Estimator, solution: Solution, last: Iterate) -> Solut
         "algebraic": algebraic_error(solution.problem, last),
         "sampling": sampling_error(solution),
         "discretisation": None if estimate is None else abs(estimate.value),
+        "estimate": None if estimate is None else estimate.uncertainty,
     }
     known = [each for each in errors.values() if each is not None and math.isfinite(each)]
     digits = None if estimate is None else counting_digits(solution.objective, sum(known))
