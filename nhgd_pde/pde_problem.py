@@ -389,6 +389,11 @@ class PDEProblem:
             control = control + self.equation.bent_data(self.objective.derivatives(full, v)[0], v, dv)
         return self._outer(state, control, v)
 
+    @of_controls("d")
+    def penalty_product(self, d: Tensor) -> Tensor:
+        """The product (p,) of the second derivative of the terms of the control with d (p,), in a quadratic problem."""
+        return self.control.pull_back(self.objective.control_curvature(d))
+
     @of_controls("v")
     def inner_covector(self, u: Tensor, v: Tensor, b: Tensor) -> Tensor:
         return self.model.inner_covector(u, v, b)

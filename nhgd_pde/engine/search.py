@@ -14,6 +14,7 @@ from .bilevel import InnerEquation, OuterProblem, constraint_of, l1_weights_of
 from .loop import Iterate, LoopState, Stopping, worst_residual
 from .oracle import Accuracy, AffineOracle, GrowingOracle, Oracle, Response, SecondOrderOracle
 from .outer.base import Feasible, HessianProduct, OuterMethod, objection_of
+from .outer.penalty import penalty_of
 from .outer.reduced_objective import Evaluation, extrapolate, failed_evaluation
 from .scales import UNKNOWN, GradientScales
 
@@ -27,7 +28,8 @@ def outer_space(problem: OuterProblem) -> Feasible:
     """The space that the outer variables of a problem move in."""
     constraint, weights = constraint_of(problem), l1_weights_of(problem)
     quadratic = problem.quadratic and constraint is None
-    return Feasible(problem.outer_metric, problem.bounds, quadratic, constraint, weights)
+    space = Feasible(problem.outer_metric, problem.bounds, quadratic, constraint, weights)
+    return space if space.smooth or not quadratic else replace(space, penalty=penalty_of(problem))
 
 
 @dataclass(frozen=True)

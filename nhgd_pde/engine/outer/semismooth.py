@@ -6,16 +6,16 @@ q(d) = h . d + d . B d / 2 + sum_i w_i (|v_i + d_i| - |v_i|),   lower <= v + d <
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ...linalg.safe_lengths import dot
 from .base import Feasible
-from .quasi_newton import QuasiNewton
 from .reduced_objective import Evaluation
 
-# Relative accuracy of the minimiser of the model; a better one saves no evaluations.
+# Relative accuracy of the minimiser of a model of secants; a better one saves no evaluations.
 _REDUCTION = 0.01
 # Largest numbers of semismooth Newton steps, and of faces in one minimisation in a face.
 _MOST_ROUNDS = 50
@@ -33,8 +33,30 @@ class Point:
     share: float = 1.0
 
 
-def minimise_between_kinks(space: Feasible, best: Evaluation, matrix: QuasiNewton) -> Tensor:
-    """The point v + d (p,) of a step d that reduces the stationarity of q a hundredfold, or descends.
+class KinkedModel(Protocol):
+    """The matrix B of a model, positive definite.
+
+    Attributes:
+        scale: the curvature of B in directions of which it knows nothing, in the inner product of the space: one for
+            all variables, or (p,).
+    """
+
+    @property
+    def scale(self) -> Tensor | float: ...
+
+    def product(self, d: Tensor) -> Tensor:
+        """B d (p,), a covector."""
+        ...
+
+    def newton_step(self, slope: Tensor, free: Tensor) -> Tensor:
+        """The step d (p,) in the free variables for which slope + B d (nearly) vanishes there."""
+        ...
+
+
+def minimise_between_kinks(
+    space: Feasible, best: Evaluation, matrix: KinkedModel, reduction: float = _REDUCTION
+) -> Tensor:
+    """The point v + d (p,) of a step d that reduces the stationarity of q by a factor, or descends.
 
     A semismooth Newton method (Hintermueller, Ito and Kunisch 2003, SIAM J. Optim. 13; with an l1 term Stadler 2009,
     Comput. Optim. Appl. 44): prox(x - gradient / c) shows which variables will be at a kink. They are put there, and q
@@ -46,7 +68,7 @@ def minimise_between_kinks(space: Feasible, best: Evaluation, matrix: QuasiNewto
     point, unit = Point(best.v, best.derivative), 1.0 / matrix.scale
     first = space.distance(best.v, best.gradient, unit)
     for _ in range(_MOST_ROUNDS):
-        if not space.distance(point.x, point.slope / space.mass, unit) > _REDUCTION * first:
+        if not space.distance(point.x, point.slope / space.mass, unit) > reduction * first:
             break
         reached = _towards(space, point, _semismooth_point(space, point, matrix), matrix)
         if reached is None or reached.share < _LEAST_SHARE:
@@ -58,7 +80,7 @@ def minimise_between_kinks(space: Feasible, best: Evaluation, matrix: QuasiNewto
     return point.x
 
 
-def _towards(space: Feasible, start: Point, end: Tensor, matrix: QuasiNewton) -> Point | None:
+def _towards(space: Feasible, start: Point, end: Tensor, matrix: KinkedModel) -> Point | None:
     """The best point for q on the line to another point; None where q does not fall along it.
 
     The l1 term is convex: taken as linear along the line, it is not underestimated.
@@ -72,7 +94,7 @@ def _towards(space: Feasible, start: Point, end: Tensor, matrix: QuasiNewton) ->
     return Point(end if share == 1.0 else start.x + share * step, start.slope + share * image, share)
 
 
-def _semismooth_point(space: Feasible, start: Point, matrix: QuasiNewton) -> Tensor:
+def _semismooth_point(space: Feasible, start: Point, matrix: KinkedModel) -> Tensor:
     """The minimiser of q with some variables put at their kinks; the others are cut off at kinks."""
     target = space.prox(start.x - start.slope / (matrix.scale * space.mass), 1.0 / matrix.scale)
     free = _free(space, target)
@@ -81,14 +103,14 @@ def _semismooth_point(space: Feasible, start: Point, matrix: QuasiNewton) -> Ten
     return _cut(space, torch.where(free, start.x + step, target), target)
 
 
-def _cauchy_point(space: Feasible, start: Point, matrix: QuasiNewton) -> Tensor:
+def _cauchy_point(space: Feasible, start: Point, matrix: KinkedModel) -> Tensor:
     """The step of the proximal gradient method whose length is best for q where no kink is met."""
     step = -space.residual(start.x, start.slope / space.mass, 1.0 / matrix.scale)
     length = dot(step, space.mass * step) / dot(step, matrix.product(step))
     return space.prox(start.x - length * start.slope / space.mass, length)
 
 
-def _face_minimiser(space: Feasible, start: Point, matrix: QuasiNewton) -> Point:
+def _face_minimiser(space: Feasible, start: Point, matrix: KinkedModel) -> Point:
     """The minimiser of q in the face of a point, or in a smaller face: variables that meet a kink stay there."""
     for _ in range(_MOST_FACES):
         free = _free(space, start.x)
