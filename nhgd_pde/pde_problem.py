@@ -391,7 +391,6 @@ class PDEProblem:
 
     @of_controls("d")
     def penalty_product(self, d: Tensor) -> Tensor:
-        """The product (p,) of the second derivative of the terms of the control with d (p,), in a quadratic problem."""
         return self.control.pull_back(self.objective.control_curvature(d))
 
     @of_controls("v")

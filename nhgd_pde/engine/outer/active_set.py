@@ -13,7 +13,7 @@ from .exact_step import blend_with_l1, expected_reduction, share_between_kinks
 from .lbfgs import LBFGS, LBFGSState
 from .reduced_objective import Evaluation
 from .semismooth import minimise_between_kinks
-from .spanned_hessian import Products, SpannedHessian
+from .spanned_hessian import Product, SpannedHessian, majorised_step, with_product
 
 # Smallest and largest default number of products kept, and the memory in bytes that they may take beyond the smallest.
 _LEAST_KEPT, _MOST_KEPT = 20, 100
@@ -27,17 +27,13 @@ _LEAST_PROGRESS = 0.5
 @dataclass(frozen=True)
 class ActiveSetState(OuterState):
     """Attributes:
-    direction: (p,) from the iterate to the minimiser of the model.
-    end: (p,) this minimiser, to the last digit where kinks are.
-    slope: the derivative along the direction at the iterate, of the objective with its l1 term.
     products: the products with the Hessian.
+    end: (p,) the minimiser of the model, to the last digit where kinks are; None where it is not needed yet.
     plain: the state of L-BFGS, which has taken over for good; None as long as the model leads on.
     """
 
-    direction: Tensor
-    end: Tensor
-    slope: float
-    products: Products
+    products: tuple[Product, ...] = ()
+    end: Tensor | None = None
     plain: LBFGSState | None = None
 
 
@@ -84,21 +80,24 @@ class ActiveSet(OuterMethod[ActiveSetState]):
         )
 
     def init(self, space: Feasible, first: Evaluation) -> ActiveSetState:
-        return self._search_from(space, first, Products.none(first.v))
+        return self._searched(space, ActiveSetState(first))
 
     def propose(
         self, space: Feasible, state: ActiveSetState, hessian: HessianProduct | None = None
     ) -> tuple[Tensor, ActiveSetState]:
         if state.plain is not None:
             return self._plain.propose(space, state.plain)[0], state
+        if state.end is None:
+            return self.propose(space, self._directed(space, state))
         return state.end, state
 
     def update(self, space: Feasible, state: ActiveSetState, evaluation: Evaluation) -> ActiveSetState:
         if state.plain is not None:
             return _with_plain(state, self._plain.update(space, state.plain, evaluation))
         best = state.best
-        curvature = dot(evaluation.derivative - best.derivative, state.direction)
-        share = share_between_kinks(state.slope, curvature) if evaluation.finite else None
+        slope = space.rate(best.derivative, best.v, evaluation.v)
+        curvature = dot(evaluation.derivative - best.derivative, evaluation.v - best.v)
+        share = share_between_kinks(slope, curvature) if evaluation.finite else None
         if share is None:
             return replace(self._given_up(space, state), accepted=False)
         products = self._remember(space, state, evaluation)
@@ -108,18 +107,18 @@ class ActiveSet(OuterMethod[ActiveSetState]):
         if products is None or stands:
             reached = self._given_up(space, replace(state, best=exact))
         else:
-            reached = self._search_from(space, exact, products)
+            reached = self._searched(space, ActiveSetState(exact, products))
         return replace(reached, step=share, share=share, reduction=reduction)
 
     def corrected(self, space: Feasible, state: ActiveSetState, evaluation: Evaluation) -> ActiveSetState:
         if state.plain is not None:
             return _with_plain(state, self._plain.corrected(space, state.plain, evaluation))
-        return self._search_from(space, evaluation, state.products)
+        return self._searched(space, ActiveSetState(evaluation, state.products))
 
     def rebased(self, space: Feasible, state: ActiveSetState, evaluation: Evaluation) -> ActiveSetState:
         if state.plain is not None:
             return _with_plain(state, self._plain.rebased(space, state.plain, evaluation))
-        return replace(self._search_from(space, evaluation, state.products), step=state.step)
+        return replace(self._searched(space, ActiveSetState(evaluation, state.products)), step=state.step)
 
     def revalued(self, state: ActiveSetState, value: float) -> ActiveSetState:
         if state.plain is not None:
@@ -130,26 +129,31 @@ class ActiveSet(OuterMethod[ActiveSetState]):
     def _plain(self) -> LBFGS:
         return LBFGS(self.memory)
 
-    def _remember(self, space: Feasible, state: ActiveSetState, evaluation: Evaluation) -> Products | None:
+    def _remember(self, space: Feasible, state: ActiveSetState, evaluation: Evaluation) -> tuple[Product, ...] | None:
         assert space.penalty is not None
         if len(state.products) >= self.memory:
             return None
         step, change = evaluation.v - state.best.v, evaluation.derivative - state.best.derivative
-        return state.products.with_product(step, change - space.penalty.product(step), dot(step, change))
+        return with_product(state.products, step, change - space.penalty.product(step), dot(step, change))
 
-    def _search_from(self, space: Feasible, best: Evaluation, products: Products) -> ActiveSetState:
+    def _searched(self, space: Feasible, state: ActiveSetState) -> ActiveSetState:
+        """The state with the minimiser of its model, unless the run ends at its iterate."""
+        return state if space.stationarity(state.best) <= space.goal else self._directed(space, state)
+
+    def _directed(self, space: Feasible, state: ActiveSetState) -> ActiveSetState:
+        """The state with the minimiser of its model."""
         assert space.penalty is not None
-        matrix = SpannedHessian.of(space.mass, space.penalty, products)
-        end = minimise_between_kinks(space, best, matrix, _REDUCTION)
-        slope = space.rate(best.derivative, best.v, end)
-        state = ActiveSetState(best, end - best.v, end, slope, products)
-        return state if slope < 0.0 else self._given_up(space, state)
+        best = state.best
+        matrix = SpannedHessian.of(space.mass, space.penalty, state.products)
+        end = minimise_between_kinks(space, best, matrix, _REDUCTION, majorised_step)
+        if not space.rate(best.derivative, best.v, end) < 0.0:
+            return self._given_up(space, state)
+        return replace(state, end=end)
 
     def _given_up(self, space: Feasible, state: ActiveSetState) -> ActiveSetState:
         """The state with L-BFGS from the best point on, without products."""
-        return _with_plain(
-            replace(state, products=Products.none(state.best.v)), self._plain.init(space, state.best)
-        )
+        plain = self._plain.init(space, state.best)
+        return _with_plain(replace(state, products=()), plain)
 
 
 def _with_plain(state: ActiveSetState, plain: LBFGSState) -> ActiveSetState:
@@ -162,7 +166,5 @@ def _with_plain(state: ActiveSetState, plain: LBFGSState) -> ActiveSetState:
         share=plain.share,
         failure=plain.failure,
         reduction=plain.reduction,
-        direction=plain.direction,
-        end=plain.end,
         plain=plain,
     )

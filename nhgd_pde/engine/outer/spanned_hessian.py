@@ -2,66 +2,64 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from ...linalg.conjugate_gradients import conjugate_gradients
 from ...linalg.safe_lengths import dot
+from .base import Feasible
 from .penalty import Penalty
+from .semismooth import Point, at_no_kink, towards
 
 # A product whose share of the curvature along its direction is below this consists of rounding errors.
 _ROUNDING = 1e-12
 # Relative accuracy of a Newton step of the model; the next one corrects it.
 _NEWTON = 0.01
 _MOST_STEPS = 100
+# Relative accuracy, and largest number of Newton steps and of halvings of one of them, of a safe step.
+_SAFE = 0.01
+_MOST_SAFE, _HALVINGS = 30, 30
 
 
 @dataclass(frozen=True)
-class Products:
-    """Products with the part K of a Hessian D + K that takes linear systems; K has no negative curvature.
+class Product:
+    """A direction s (p,) with <s, K s> = 1, and the product K s (p,), a covector.
 
-    Attributes:
-        steps: (k, p) directions s_i with <s_i, K s_j> = 1 for i = j, and else 0.
-        images: (k, p) the products K s_i, covectors.
+    K is the part of a Hessian D + K that takes linear systems. Of two products, <s_1, K s_2> = 0.
     """
 
-    steps: Tensor
-    images: Tensor
+    step: Tensor
+    image: Tensor
 
-    @classmethod
-    def none(cls, v: Tensor) -> Products:
-        return cls(v.new_zeros(0, len(v)), v.new_zeros(0, len(v)))
 
-    def __len__(self) -> int:
-        return len(self.steps)
+def with_product(
+    products: tuple[Product, ...], step: Tensor, image: Tensor, curvature: float
+) -> tuple[Product, ...] | None:
+    """The products with a further one; the same where it adds nothing but rounding errors.
 
-    def with_product(self, step: Tensor, image: Tensor, curvature: float) -> Products | None:
-        """The products with a further one; the same where it adds nothing but rounding errors.
+    None where it shows that K has negative curvature.
 
-        None where it shows that K has negative curvature.
-
-        Args:
-            step, image: d (p,) and K d (p,).
-            curvature: <d, (D + K) d>.
-        """
-        noise = _ROUNDING * curvature
-        if not dot(step, image) >= -noise:
-            return None
-        # The second sweep removes the rounding errors of the first.
-        for _ in range(2):
-            shares = self.images @ step
-            step, image = step - shares @ self.steps, image - shares @ self.images
-        left = dot(step, image)
-        if not left > noise:
-            return self
-        length = left**0.5
-        return replace(
-            self,
-            steps=torch.cat([self.steps, step[None] / length]),
-            images=torch.cat([self.images, image[None] / length]),
-        )
+    Args:
+        step, image: d (p,) and K d (p,).
+        curvature: <d, (D + K) d>.
+    """
+    noise = _ROUNDING * curvature
+    if not dot(step, image) >= -noise:
+        return None
+    # The second sweep removes the rounding errors of the first.
+    for each in (*products, *products):
+        share = dot(each.image, step)
+        step, image = step - share * each.step, image - share * each.image
+    left = dot(step, image)
+    if not left > noise:
+        return products
+    length = math.sqrt(left)
+    return (*products, Product(step / length, image / length))
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,29 +70,29 @@ class SpannedHessian:
 
     Attributes:
         penalty: D.
-        products: the products with K.
+        images: (k, p) the products K s_i.
         scale: (p,) the row sums of D over the diagonal inner product: an estimate of B in other directions.
     """
 
     penalty: Penalty
-    products: Products
+    images: Tensor
     scale: Tensor
 
     @classmethod
-    def of(cls, mass: Tensor, penalty: Penalty, products: Products) -> SpannedHessian:
-        return cls(penalty, products, penalty.lumped / mass)
+    def of(cls, mass: Tensor, penalty: Penalty, products: Sequence[Product]) -> Self:
+        images = torch.stack([each.image for each in products]) if products else mass.new_zeros(0, len(mass))
+        return cls(penalty, images, penalty.lumped / mass)
 
     def product(self, d: Tensor) -> Tensor:
         """B d (p,), a covector."""
-        images = self.products.images
-        return self.penalty.product(d) + (images @ d) @ images
+        return self.penalty.product(d) + (self.images @ d) @ self.images
 
     def newton_step(self, slope: Tensor, free: Tensor) -> Tensor:
         """The step d in the free variables for which slope + B d nearly vanishes there.
 
         Conjugate gradients, with the row sums of D in place of D in the preconditioner (Sherman-Morrison-Woodbury).
         """
-        images = self.products.images * free
+        images = self.images * free
         inverse = torch.where(free, 1.0 / self.penalty.lumped, 0.0)
         weighted = images * inverse
         inside = torch.linalg.cholesky(
@@ -109,3 +107,44 @@ class SpannedHessian:
 
         b = torch.where(free, -slope, 0.0)
         return conjugate_gradients(operator, b, preconditioner, rtol=_NEWTON, iterations=_MOST_STEPS).solution
+
+
+def majorised_step(space: Feasible, start: Point, matrix: SpannedHessian) -> Point | None:
+    """The step to the minimiser of a model that is nowhere below q: with the row sums L of D in place of D.
+
+    With y = Z (x - start), Z the products with K, its dual problem has one unknown for each product:
+
+        max phi(y) = min_x  slope . (x - start) + |x - start|_L^2 / 2 + sum_i w_i |x_i| + y . Z (x - start) - |y|^2 / 2
+
+    The minimum is at x(y) = prox(start - L^-1 (slope + Z^T y)), node by node, and phi is concave, with the derivative
+    Z (x(y) - start) - y. Newton's method with halving finds its maximum.
+    """
+    images, lumped = matrix.images, matrix.penalty.lumped
+    one = torch.eye(len(images), dtype=lumped.dtype, device=lumped.device)
+
+    def minimiser(y: Tensor) -> tuple[Tensor, Tensor, float]:
+        """x(y), the derivative of phi, and phi."""
+        slope = start.slope + y @ images
+        x = space.prox(start.x - slope / lumped, space.mass / lumped)
+        step = x - start.x
+        value = space.rate(slope, start.x, x) + 0.5 * float(step @ (lumped * step)) - 0.5 * float(y @ y)
+        return x, images @ step - y, value
+
+    y = lumped.new_zeros(len(images))
+    x, slope, value = minimiser(y)
+    goal = _SAFE * float(slope.norm())
+    for _ in range(_MOST_SAFE):
+        if not float(slope.norm()) > goal:
+            break
+        weighted = images * torch.where(at_no_kink(space, x), 1.0 / lumped, 0.0)
+        step = torch.linalg.solve(one + weighted @ images.T, slope)
+        rate, share = float(slope @ step), 1.0
+        for _ in range(_HALVINGS):
+            trial = minimiser(y + share * step)
+            if trial[2] >= value + 1e-4 * share * rate:
+                break
+            share *= 0.5
+        else:
+            break
+        y, (x, slope, value) = y + share * step, trial
+    return towards(space, start, x, matrix)
