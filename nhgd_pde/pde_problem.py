@@ -114,9 +114,8 @@ class PDEProblem:
 
     @property
     def jacobian_kind(self) -> JacobianKind:
-        gram, energy = self._is_gram, self.model.definite
         symmetric = self.equation.symmetric and not self.equation.repeats > 1
-        return JacobianKind(self.equation.affine, symmetric, gram, energy)
+        return JacobianKind(self.equation.affine, symmetric, self._is_gram, self.model.definite)
 
     @cached_property
     def _is_gram(self) -> bool:
@@ -309,9 +308,7 @@ class PDEProblem:
 
     @of_controls("v")
     def scenario_derivatives(self, u: Tensor, v: Tensor, slopes: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The derivatives of slopes (S,) times `scenario_values` plus `scenario_penalties`, by default with slopes one:
-        by u (S, n), and at fixed u by v (S, p).
-        """
+        """By u (S, n), and at fixed u by v (S, p), of slopes (S,), one by default, times values, plus penalties."""
         state, control = self.objective.scenario_derivatives(self.equation.embed(u, v), v, slopes)
         whole = control + self.equation.each_restrict_data(state, v)
         return self.equation.restrict(state), self._each_pulled_back(whole)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -21,9 +21,11 @@ _ROUNDING = 1e-12
 # Relative accuracy of a Newton step of the model; the next one corrects it.
 _NEWTON = 0.01
 _MOST_STEPS = 100
-# Relative accuracy, and largest number of Newton steps and of halvings of one of them, of a safe step.
-_SAFE = 0.01
-_MOST_SAFE, _HALVINGS = 30, 30
+# Relative accuracy, and largest number of Newton steps, of a safe step.
+_SAFE = 1e-8
+_MOST_SAFE = 100
+# A line search ends where the derivative is this share of that at its start, or after this number of trials.
+_FLAT, _MOST_TRIALS = 0.1, 30
 
 
 @dataclass(frozen=True)
@@ -122,29 +124,41 @@ def majorised_step(space: Feasible, start: Point, matrix: SpannedHessian) -> Poi
     images, lumped = matrix.images, matrix.penalty.lumped
     one = torch.eye(len(images), dtype=lumped.dtype, device=lumped.device)
 
-    def minimiser(y: Tensor) -> tuple[Tensor, Tensor, float]:
-        """x(y), the derivative of phi, and phi."""
-        slope = start.slope + y @ images
-        x = space.prox(start.x - slope / lumped, space.mass / lumped)
-        step = x - start.x
-        value = space.rate(slope, start.x, x) + 0.5 * float(step @ (lumped * step)) - 0.5 * float(y @ y)
-        return x, images @ step - y, value
+    def at(y: Tensor) -> tuple[Tensor, Tensor]:
+        """x(y), and the derivative of phi."""
+        x = space.prox(start.x - (start.slope + y @ images) / lumped, space.mass / lumped)
+        return x, images @ (x - start.x) - y
 
     y = lumped.new_zeros(len(images))
-    x, slope, value = minimiser(y)
+    x, slope = at(y)
     goal = _SAFE * float(slope.norm())
     for _ in range(_MOST_SAFE):
         if not float(slope.norm()) > goal:
             break
         weighted = images * torch.where(at_no_kink(space, x), 1.0 / lumped, 0.0)
         step = torch.linalg.solve(one + weighted @ images.T, slope)
-        rate, share = float(slope @ step), 1.0
-        for _ in range(_HALVINGS):
-            trial = minimiser(y + share * step)
-            if trial[2] >= value + 1e-4 * share * rate:
-                break
-            share *= 0.5
-        else:
-            break
-        y, (x, slope, value) = y + share * step, trial
+        y, x, slope = _highest(at, y, step, float(slope @ step))
     return towards(space, start, x, matrix)
+
+
+def _highest(
+    at: Callable[[Tensor], tuple[Tensor, Tensor]], y: Tensor, step: Tensor, rate: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The point y + t step, t <= 1, at which a concave function is nearly largest, x there, and the derivative there.
+
+    `rate` > 0 is the derivative along the step at t = 0. The secant of derivatives along the step (the Illinois method)
+    finds t.
+    """
+    low, at_low, high, at_high = 0.0, rate, 1.0, 0.0
+    share, side = 1.0, 0
+    for _ in range(_MOST_TRIALS):
+        x, slope = at(y + share * step)
+        found = float(slope @ step)
+        if abs(found) <= _FLAT * rate or (share == 1.0 and found > 0.0):
+            break
+        if found > 0.0:
+            low, at_low, at_high, side = share, found, at_high * (0.5 if side > 0 else 1.0), 1
+        else:
+            high, at_high, at_low, side = share, found, at_low * (0.5 if side < 0 else 1.0), -1
+        share = low + (high - low) * at_low / (at_low - at_high)
+    return y + share * step, x, slope
