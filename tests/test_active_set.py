@@ -112,7 +112,7 @@ def test_a_safe_step_goes_to_the_minimiser_of_the_larger_model() -> None:
         assert space.distance(reached.x, left / space.mass, unit) <= 1e-6 * space.distance(v, slope / space.mass, unit)
 
 
-@pytest.mark.parametrize("weight", [1e-1, 1e-3, 1e-5])
+@pytest.mark.parametrize("weight", [1e-1, 1e-3, 1e-5, 1e-7])
 def test_the_method_ends_once_it_has_as_many_products_as_the_rank(weight: float) -> None:
     for seed in range(5):
         problem, penalty, tracking = tracked(seed, weight=weight)
