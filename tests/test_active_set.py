@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -220,6 +221,29 @@ def test_the_heat_equation_with_bounds() -> None:
     assert found.status == other.status == "converged"
     assert found.stats["outer_iterations"] <= 5 < other.stats["outer_iterations"]
     assert found.objective == pytest.approx(other.objective, rel=1e-11)
+
+
+TWO = """
+name: two_controls
+mesh: {kind: rectangle, cells: [24, 24]}
+pde: {kind: poisson, boundary: {left: {dirichlet: 0}, right: {dirichlet: 0}}}
+control:
+  - {kind: source, name: heat, bounds: [-3, 5]}
+  - {kind: neumann, name: flux, on: top, bounds: [-0.5, 0.5]}
+objective:
+  - {kind: tracking, target: "exp(-30*((x-0.3)**2+(y-0.6)**2))"}
+  - {kind: regularisation, weight: 1.0e-7, control: heat}
+  - {kind: regularisation, weight: 10, control: flux}
+"""
+
+
+def test_weights_of_two_controls_may_differ_by_orders_of_magnitude(tmp_path: Path) -> None:
+    path = tmp_path / "two.yaml"
+    path.write_text(TWO)
+    found, other = (nhgd.solve(nhgd.load(path, {"outer.method": name})) for name in ("auto", "lbfgs"))
+    assert found.status == other.status == "converged"
+    assert found.stats["solves"]["solves"] <= min(52, 0.3 * other.stats["solves"]["solves"])
+    assert found.objective == pytest.approx(other.objective, rel=1e-10)
 
 
 @pytest.mark.parametrize("gain", [1e6, 1e-6])
