@@ -14,7 +14,6 @@ from .bilevel import InnerEquation, OuterProblem, constraint_of, l1_weights_of
 from .loop import Iterate, LoopState, Stopping, worst_residual
 from .oracle import Accuracy, AffineOracle, GrowingOracle, Oracle, Response, SecondOrderOracle
 from .outer.base import Feasible, HessianProduct, OuterMethod, objection_of
-from .outer.penalty import penalty_of
 from .outer.reduced_objective import Evaluation, extrapolate, failed_evaluation
 from .scales import UNKNOWN, GradientScales
 
@@ -29,7 +28,12 @@ def outer_space(problem: OuterProblem) -> Feasible:
     constraint, weights = constraint_of(problem), l1_weights_of(problem)
     quadratic = problem.quadratic and constraint is None
     space = Feasible(problem.outer_metric, problem.bounds, quadratic, constraint, weights)
-    return space if space.smooth or not quadratic else replace(space, penalty=penalty_of(problem))
+    if space.smooth or not quadratic:
+        return space
+    # Problems without kinks are solved without loading what those with kinks need.
+    from .outer.penalty import penalty_of
+
+    return replace(space, penalty=penalty_of(problem))
 
 
 @dataclass(frozen=True)

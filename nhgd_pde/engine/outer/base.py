@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
-from typing import ClassVar, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,8 +15,10 @@ from ...linalg.riesz import RieszMap
 from ...linalg.safe_lengths import dot, paired_length
 from ..bilevel import Constraint
 from .multiplier import find_multiplier
-from .penalty import Penalty
 from .reduced_objective import Evaluation
+
+if TYPE_CHECKING:
+    from .penalty import Penalty
 
 # A direction (p,) -> the product (p,), a covector, of the Hessian of Phi with it.
 HessianProduct = Callable[[Tensor], Tensor]
