@@ -97,9 +97,9 @@ class SpannedHessian:
         images = self.images * free
         inverse = torch.where(free, 1.0 / self.penalty.lumped, 0.0)
         weighted = images * inverse
-        inside = torch.linalg.cholesky(
-            torch.eye(len(images), dtype=slope.dtype, device=slope.device) + weighted @ images.T
-        )
+        one = torch.eye(len(images), dtype=slope.dtype, device=slope.device)
+        # Numbers that overflow give a step that is not finite, which is refused, and no error here.
+        inside = torch.linalg.cholesky_ex(one + weighted @ images.T).L
 
         def operator(d: Tensor) -> Tensor:
             return torch.where(free, self.penalty.product(d), 0.0) + (images @ d) @ images
@@ -119,7 +119,7 @@ def majorised_step(space: Feasible, start: Point, matrix: SpannedHessian) -> Poi
         max phi(y) = min_x  slope . (x - start) + |x - start|_L^2 / 2 + sum_i w_i |x_i| + y . Z (x - start) - |y|^2 / 2
 
     The minimum is at x(y) = prox(start - L^-1 (slope + Z^T y)), node by node, and phi is concave, with the derivative
-    Z (x(y) - start) - y. Newton's method with halving finds its maximum.
+    Z (x(y) - start) - y. Newton's method with a line search that is nearly exact finds its maximum.
     """
     images, lumped = matrix.images, matrix.penalty.lumped
     one = torch.eye(len(images), dtype=lumped.dtype, device=lumped.device)
@@ -136,7 +136,7 @@ def majorised_step(space: Feasible, start: Point, matrix: SpannedHessian) -> Poi
         if not float(slope.norm()) > goal:
             break
         weighted = images * torch.where(at_no_kink(space, x), 1.0 / lumped, 0.0)
-        step = torch.linalg.solve(one + weighted @ images.T, slope)
+        step = torch.linalg.solve_ex(one + weighted @ images.T, slope).result
         y, x, slope = _highest(at, y, step, float(slope @ step))
     return towards(space, start, x, matrix)
 
