@@ -114,9 +114,8 @@ class PDEProblem:
 
     @property
     def jacobian_kind(self) -> JacobianKind:
-        gram, energy = self._is_gram, self.model.definite
         symmetric = self.equation.symmetric and not self.equation.repeats > 1
-        return JacobianKind(self.equation.affine, symmetric, gram, energy)
+        return JacobianKind(self.equation.affine, symmetric, self._is_gram, self.model.definite)
 
     @cached_property
     def _is_gram(self) -> bool:
@@ -309,9 +308,7 @@ class PDEProblem:
 
     @of_controls("v")
     def scenario_derivatives(self, u: Tensor, v: Tensor, slopes: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The derivatives of slopes (S,) times `scenario_values` plus `scenario_penalties`, by default with slopes one:
-        by u (S, n), and at fixed u by v (S, p).
-        """
+        """By u (S, n), and at fixed u by v (S, p), of slopes (S,), one by default, times values, plus penalties."""
         state, control = self.objective.scenario_derivatives(self.equation.embed(u, v), v, slopes)
         whole = control + self.equation.each_restrict_data(state, v)
         return self.equation.restrict(state), self._each_pulled_back(whole)
@@ -388,6 +385,10 @@ class PDEProblem:
         if self.equation.data is not None and self.equation.data.parameters:
             control = control + self.equation.bent_data(self.objective.derivatives(full, v)[0], v, dv)
         return self._outer(state, control, v)
+
+    @of_controls("d")
+    def penalty_product(self, d: Tensor) -> Tensor:
+        return self.control.pull_back(self.objective.control_curvature(d))
 
     @of_controls("v")
     def inner_covector(self, u: Tensor, v: Tensor, b: Tensor) -> Tensor:

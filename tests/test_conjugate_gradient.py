@@ -131,7 +131,7 @@ def test_a_guess_of_a_gradient_changes_nothing_but_the_work() -> None:
         ({}, "ConjugateGradient"),
         ({"method": "adjoint"}, "ConjugateGradient"),
         ({"objective.1.norm": "h1"}, "ConjugateGradient"),
-        ({"control.bounds": [0, None]}, "LBFGS"),
+        ({"control.bounds": [0, None]}, "ActiveSet"),
         ({"objective.1.norm": "l1"}, "LBFGS"),
         ({"inner.model": "residual", "inner.tests": 16}, "LBFGS"),
         ({"curvature.kind": "dense"}, "LBFGS"),

@@ -175,7 +175,12 @@ KINDS = {
         "diffusivity": "'conductivity'",
     },
     "objective.0.kind": {"misfit": "'tracking'", "tikhonov": "'regularisation'", "regularization": "'regularisation'"},
-    "outer.method": {"cg": "'conjugate_gradient'", "L-BFGS-B": "'lbfgs'", "newton": "'newton_cg'"},
+    "outer.method": {
+        "cg": "'conjugate_gradient'",
+        "pdas": "'active_set'",
+        "L-BFGS-B": "'lbfgs'",
+        "newton": "'newton_cg'",
+    },
     "solver.kind": {"lu": "'superlu'", "mumps": "'petsc'", "multigrid": "'amg'"},
     "method": {"saa": "'sample_average'"},
 }

@@ -226,7 +226,7 @@ SHARES = {"bump": 0.15, "step": 0.4, "halves": 0.45}
 @pytest.mark.parametrize("name", HARD)
 def test_active_bounds_with_a_tiny_penalty_cost_the_same_solves_on_every_mesh(name: str) -> None:
     overrides = {**HARD[name], "objective.1.weight": 1e-6}
-    for method, most in (("auto", 130), ("newton_cg", 160)):
+    for method, most in (("auto", 66), ("lbfgs", 130), ("newton_cg", 160)):
         solves = []
         for cells in (16, 32, 64, 128):
             file = {**overrides, "outer.method": method, "mesh.cells": [cells, cells]}

@@ -125,7 +125,7 @@ def test_the_spec_is_frozen(tmp_path: Path) -> None:
         (
             "iterations: 30",
             "method: lbfg",
-            "expected one of auto, gradient, adam, lbfgs, conjugate_gradient, newton_cg, mma, oc, sign, "
+            "expected one of auto, gradient, adam, lbfgs, active_set, conjugate_gradient, newton_cg, mma, oc, sign, "
             "found 'lbfg' (did you mean 'lbfgs'?)",
         ),
         ("outer:\n  iterations: 30", "outer: 3", "13: outer: expected a mapping with method, iterations"),

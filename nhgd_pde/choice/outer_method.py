@@ -58,18 +58,21 @@ def _automatic(file: ProblemFile, setting: Setting, oracle: Oracle[Any, Any]) ->
     exact = file.spec.method in ("nhgd", "adjoint") and file.spec.state is None
     if exact and (_steep(file) or _inversion(file) or _convective(file)):
         return "newton_cg"
-    return "conjugate_gradient" if exact and _quadratic(setting, oracle) else "lbfgs"
+    return _of_quadratic(setting, oracle) if exact else "lbfgs"
 
 
-def _quadratic(setting: Setting, oracle: Oracle[Any, Any]) -> bool:
-    """Whether the objective is quadratic, without bounds and kinks, and its products with the Hessian are exact.
+def _of_quadratic(setting: Setting, oracle: Oracle[Any, Any]) -> str:
+    """The method for a quadratic objective whose products with the Hessian are exact, and else `lbfgs`.
 
-    Conjugate gradients then take the iterations of L-BFGS without its evaluations.
+    Conjugate gradients take the iterations of L-BFGS without its evaluations; the active set method, between bounds and
+    with an l1 term, takes fewer.
     """
-    space = setting.space
-    if space is None or not (space.quadratic and space.smooth) or setting.smoothing is not None:
-        return False
-    return isinstance(oracle, AffineOracle) and oracle.follows
+    space, follows = setting.space, isinstance(oracle, AffineOracle) and oracle.follows
+    if space is None or not space.quadratic or setting.smoothing is not None or not follows:
+        return "lbfgs"
+    if space.smooth:
+        return "conjugate_gradient"
+    return "active_set" if space.penalty is not None else "lbfgs"
 
 
 def has_design(file: ProblemFile) -> bool:

@@ -27,7 +27,13 @@ def outer_space(problem: OuterProblem) -> Feasible:
     """The space that the outer variables of a problem move in."""
     constraint, weights = constraint_of(problem), l1_weights_of(problem)
     quadratic = problem.quadratic and constraint is None
-    return Feasible(problem.outer_metric, problem.bounds, quadratic, constraint, weights)
+    space = Feasible(problem.outer_metric, problem.bounds, quadratic, constraint, weights)
+    if space.smooth or not quadratic:
+        return space
+    # Problems without kinks are solved without loading what those with kinks need.
+    from .outer.penalty import penalty_of
+
+    return replace(space, penalty=penalty_of(problem))
 
 
 @dataclass(frozen=True)

@@ -273,6 +273,10 @@ class Objective:
         """The derivative of the terms of the control; (p,)."""
         return sum((term.derivative(v) for term in self.control), torch.zeros_like(v))
 
+    def control_curvature(self, d: Tensor) -> Tensor:
+        """The second derivative of the terms of the control, all quadratic, applied to a direction (p,)."""
+        return sum((term.second_derivative(d, d) for term in self.control), torch.zeros_like(d))
+
     def scenario_values(self, u: Tensor, v: Tensor) -> Tensor:
         """The terms of the file with the state, for each scenario; (S,)."""
         values = sum((term.value(u) for term in self.state), u.new_zeros(u.shape[0]))

@@ -92,6 +92,7 @@ OUTER_METHODS = {
     "gradient": "engine.outer.gradient:GradientDescent",
     "adam": "engine.outer.adam:Adam",
     "lbfgs": "engine.outer.lbfgs:LBFGS",
+    "active_set": "engine.outer.active_set:ActiveSet",
     "conjugate_gradient": "engine.outer.conjugate_gradient:ConjugateGradient",
     "newton_cg": "engine.outer.newton_cg:NewtonCG",
     "mma": "engine.outer.mma:MMA",

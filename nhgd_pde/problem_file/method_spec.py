@@ -159,9 +159,10 @@ class OuterSpec(Section):
 
     method: OuterName = Field(
         default="auto",
-        description="Descent, Adam, quasi-Newton, conjugate gradients for a quadratic objective, Newton with conjugate "
-        "gradients, moving asymptotes, optimality criteria or signs; auto is conjugate_gradient for a quadratic "
-        "objective without bounds, and else lbfgs, mma with a volume constraint, newton_cg where the control is a "
+        description="Descent, Adam, quasi-Newton, active sets or conjugate gradients for a quadratic objective, Newton "
+        "with conjugate gradients, moving asymptotes, optimality criteria or signs; auto is, for a quadratic "
+        "objective, active_set with bounds or l1 where the control is penalised in l2, and conjugate_gradient without "
+        "either; else lbfgs, mma with a volume constraint, newton_cg where the control is a "
         "conductivity, with a state constraint or tv, or h1 with bounds, and gradient with a constant step for methods "
         "that only track the state.",
     )
@@ -174,8 +175,8 @@ class OuterSpec(Section):
     atol: Annotated[float, Number(least=0)] = Field(default=0.0, description="Gradient norm to reach.")
     memory: AutoCount = Field(
         default="auto",
-        description="Pairs that lbfgs, or gradients that conjugate_gradient remembers; auto is 100, fewer, down to 20, "
-        "of large controls.",
+        description="Pairs that lbfgs, products that active_set, or gradients that conjugate_gradient remembers; auto "
+        "is 100, fewer, down to 20, of large controls.",
     )
     step: AutoPositive = Field(
         default="auto",

@@ -59,6 +59,7 @@ OTHER_NAMES = {
     "robbins_monro": "sgd stochastic_gradient",
     "gradient": "gd gradient_descent steepest_descent projected_gradient sgd",
     "lbfgs": "bfgs l_bfgs l_bfgs_b lbfgsb quasi_newton",
+    "active_set": "pdas primal_dual_active_set semismooth_newton ssn active_sets qp",
     "conjugate_gradient": "cg ncg nonlinear_cg",
     "newton_cg": "newton gauss_newton truncated_newton inexact_newton trust_region",
     "mma": "gcmma svanberg",

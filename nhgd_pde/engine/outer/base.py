@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
-from typing import ClassVar, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from ...linalg.safe_lengths import dot, paired_length
 from ..bilevel import Constraint
 from .multiplier import find_multiplier
 from .reduced_objective import Evaluation
+
+if TYPE_CHECKING:
+    from .penalty import Penalty
 
 # A direction (p,) -> the product (p,), a covector, of the Hessian of Phi with it.
 HessianProduct = Callable[[Tensor], Tensor]
@@ -45,6 +48,7 @@ class Feasible:
             reciprocal of the largest curvature seen. It decides how near to a kink a variable must be to count as being
             at the kink.
         goal: the norm of the gradient at which the run ends.
+        penalty: the part of the Hessian of a quadratic objective with kinks that takes no linear system.
     """
 
     metric: RieszMap
@@ -54,6 +58,7 @@ class Feasible:
     weights: Tensor | None = None
     unit: float = 1.0
     goal: float = 0.0
+    penalty: Penalty | None = None
 
     def __post_init__(self) -> None:
         for given, name in ((self.bounds, "bounds"), (self.weights, "an l1 term")):
@@ -145,7 +150,7 @@ class Feasible:
             return v
         return torch.minimum(torch.maximum(v, self.bounds[0]), self.bounds[1])
 
-    def prox(self, v: Tensor, step: float = 1.0) -> Tensor:
+    def prox(self, v: Tensor, step: Tensor | float = 1.0) -> Tensor:
         """The minimiser of |x - v|^2 / 2 + step sum_i w_i |x_i| between the bounds: shrinkage, then projection."""
         if self.weights is not None:
             v = v.sign() * (v.abs() - step * self.weights / self.mass).clamp(min=0.0)
@@ -170,7 +175,7 @@ class Feasible:
         expected = self.rate(best.derivative, best.v, trial.v)
         return self.rate(trial.derivative, best.v, trial.v) / step, expected
 
-    def residual(self, v: Tensor, gradient: Tensor, unit: float | None = None) -> Tensor:
+    def residual(self, v: Tensor, gradient: Tensor, unit: Tensor | float | None = None) -> Tensor:
         """(v - prox(v - t gradient)) / t (p,) for a step t, by default the unit: zero where v is stationary.
 
         It has the units of the gradient, and equals the gradient away from kinks. The computation avoids the
@@ -185,11 +190,11 @@ class Feasible:
         ends = self._ends(v, t)
         return found if ends is None else torch.minimum(torch.maximum(found, ends[0]), ends[1])
 
-    def _ends(self, v: Tensor, t: float) -> tuple[Tensor, Tensor] | None:
+    def _ends(self, v: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor] | None:
         """The residuals with which a step t ends at the upper and at the lower bounds."""
         return None if self.bounds is None else ((v - self.bounds[1]) / t, (v - self.bounds[0]) / t)
 
-    def distance(self, v: Tensor, gradient: Tensor, unit: float | None = None) -> float:
+    def distance(self, v: Tensor, gradient: Tensor, unit: Tensor | float | None = None) -> float:
         """The norm of the residual."""
         return self.metric.norm(self.residual(v, gradient, unit)[None])
 

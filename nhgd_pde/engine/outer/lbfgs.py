@@ -11,15 +11,12 @@ from torch import Tensor
 
 from ...linalg.safe_lengths import dot, paired_length
 from .base import Feasible, HessianProduct, Need, OuterMethod, OuterState, Setting
+from .exact_step import blend_with_l1, expected_reduction, share_between_kinks
 from .line_search import LineSearch, exact_share
 from .quasi_newton import Pair, QuasiNewton
-from .reduced_objective import Evaluation, blend, value_noise
+from .reduced_objective import Evaluation, value_noise
 from .semismooth import minimise_between_kinks
 
-# If the minimiser lies beyond 0.8 of the full step, take the full step: variables then sit exactly on bounds and zeros.
-_ALMOST = 0.8
-# The next step is never expected to shrink the gradient by more than this factor.
-_LEAST_REDUCTION = 0.05
 # Smallest and largest default number of pairs, and the memory in bytes that they may take beyond the smallest number.
 # With fewer pairs than iterations, directions are no longer conjugate.
 _LEAST_PAIRS, _MOST_PAIRS = 20, 100
@@ -87,9 +84,9 @@ class LBFGS(OuterMethod[LBFGSState]):
             share = _share(space, state, dot(evaluation.derivative, state.direction))
             if share is not None:
                 pairs = self._remember(space, state, evaluation)
-                exact = evaluation if share == 1.0 else _blend(space, best, evaluation, share)
+                exact = evaluation if share == 1.0 else blend_with_l1(space, best, evaluation, share)
                 reached = self._search_from(space, exact, pairs, share * state.search.trial)
-                return replace(reached, share=share, reduction=_reduction(space, best, exact))
+                return replace(reached, share=share, reduction=expected_reduction(space, best, exact))
         slope, expected = space.slope(best, evaluation, state.direction, state.search.trial)
         search = state.search.judge(evaluation.value, slope, value_noise(best, evaluation), expected)
         if search is not None and search.exhausted:
@@ -108,7 +105,7 @@ class LBFGS(OuterMethod[LBFGSState]):
         if search is not None:
             return replace(state, search=search, accepted=False)
         reached = self._search_from(space, evaluation, self._remember(space, state, evaluation), state.search.trial)
-        return replace(reached, reduction=_reduction(space, best, evaluation))
+        return replace(reached, reduction=expected_reduction(space, best, evaluation))
 
     def shortened(self, state: LBFGSState, share: float) -> LBFGSState:
         return replace(state, search=state.search.shortened(share))
@@ -158,33 +155,10 @@ class LBFGS(OuterMethod[LBFGSState]):
 
 
 def _share(space: Feasible, state: LBFGSState, slope: float) -> float | None:
-    """The best share of a trial step, for a quadratic function and, from above, its l1 term.
-
-    With kinks, the share is at most the minimiser of the model, and exactly this where it is almost the best: variables
-    are exactly at bounds and zeros there.
-    """
+    """The best share of a trial step, for a quadratic function and, from above, its l1 term."""
     if space.smooth:
         return exact_share(state.search.slope, slope)
-    share = exact_share(state.search.slope, state.search.slope + slope - dot(state.best.derivative, state.direction))
-    return share if share is None or share < _ALMOST else 1.0
-
-
-def _blend(space: Feasible, a: Evaluation, b: Evaluation, share: float) -> Evaluation:
-    """Like `blend`, for values with the l1 term."""
-    mixed = blend(a, b, share)
-    if space.weights is None:
-        return mixed
-    value = (1.0 - share) * space.l1(a.v) + share * space.l1(b.v)
-    return replace(mixed, value=mixed.value - value + space.l1(mixed.v))
-
-
-def _reduction(space: Feasible, before: Evaluation, after: Evaluation) -> float:
-    """The expected reduction of the gradient by the next step, which is that of the last one.
-
-    An error of a few per cent of the gradient now could be most of the gradient after this step.
-    """
-    first = space.stationarity(before)
-    return min(max(space.stationarity(after) / first, _LEAST_REDUCTION), 1.0) if first > 0.0 else 1.0
+    return share_between_kinks(state.search.slope, slope - dot(state.best.derivative, state.direction))
 
 
 def _inverse_hessian(best: Evaluation, pairs: tuple[Pair, ...], scale: Callable[[tuple[Pair, ...]], float]) -> Tensor:
