@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..discretisation.counting_digits import counting_digits
 from ..engine.optimality_gap import gap_of
+from ..engine.search import outer_space
 from ..linalg.safe_lengths import dot
 from ..objective.convexity import convexity
 from ..output.sealed import first_line
@@ -35,16 +36,7 @@ def wanted(problem: Problem, kept: bool) -> bool:
 
 def with_trust(estimator: Estimator, solution: Solution, last: Iterate) -> Solution:
     """The solution with an estimate of its discretisation error, beside the other errors of the objective."""
-    from ..discretisation import NoEstimateError
-
-    estimate: ErrorEstimate | None
-    try:
-        estimate, reason = estimator.estimate(solution), ""
-    except NoEstimateError as missing:
-        estimate, reason = None, str(missing)
-    except (Exception, KeyboardInterrupt) as error:
-        # Code of the user may fail on the refined mesh. Whatever goes wrong, the run has ended and its results count.
-        estimate, reason = None, f"it failed ({first_line(error)})"
+    estimate, reason = _estimate(estimator, solution)
     errors = {
         "optimisation": bounded_gap(solution.problem, last) or optimisation_error(solution.history),
         "algebraic": algebraic_error(solution.problem, last),
@@ -69,9 +61,23 @@ def with_trust(estimator: Estimator, solution: Solution, last: Iterate) -> Solut
     return replace(solution, estimate=estimate, stats={**solution.stats, **entries})
 
 
+def _estimate(estimator: Estimator, solution: Solution) -> tuple[ErrorEstimate | None, str]:
+    """The estimate of the discretisation error, or why there is none."""
+    from ..discretisation import NoEstimateError
+
+    try:
+        return estimator.estimate(solution), ""
+    except NoEstimateError as missing:
+        return None, str(missing)
+    except (Exception, KeyboardInterrupt) as error:
+        # Code of the user may fail on the refined mesh. Whatever goes wrong, the run has ended and its results count.
+        return None, f"it failed ({first_line(error)})"
+
+
 def bounded_gap(problem: PDEProblem, last: Iterate) -> float | None:
     """A bound of the objective minus its optimum on the mesh, where the regularisation makes it strictly convex."""
-    if not problem.quadratic or problem.bounds is not None or problem.l1_weights is not None:
+    space = outer_space(problem)
+    if not (space.quadratic and space.smooth):
         return None
     mu = convexity(problem.objective, problem.outer_metric, last.evaluation.v)
     norm = last.evaluation.norm + last.evaluation.gradient_error
