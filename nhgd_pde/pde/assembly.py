@@ -101,12 +101,11 @@ def _derivatives(
     if affine and integral.closed is not None:
         return integral.closed_blocks(), _control_matrix(integral, stages, rows) if acts else None
     controls, at_points = integral.control_values(rows), integral.evaluation.evaluate(stages)
-    by_state = integral.state_blocks(at_points, controls)
     trial = integral.control_evaluation
+    by_state, by_control = integral.blocks(at_points, controls, acts and trial is not None)
     if not acts or trial is None:
         return by_state, None
-    by_control = shared(integral.control_blocks(at_points, controls))
-    return by_state, last.of(by_control, lambda blocks: integral.evaluation.assemble(trial, blocks))
+    return by_state, last.of(shared(by_control), lambda blocks: integral.evaluation.assemble(trial, blocks))
 
 
 def _control_matrix(integral: Integral, stages: Tensor, rows: Tensor) -> ScenarioMatrix:

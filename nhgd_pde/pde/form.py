@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -126,13 +127,22 @@ class Integral:
 
     def density(self, state: Tensor, controls: Tensor | None) -> Tensor:
         """The integrand (components, S, P) at a state (components, S, P) and control values (controls, R, P)."""
-        fields = state.reshape(self.evaluation.fields, -1, *state.shape[1:])
-        fields = fields[0] if len(fields) == 1 else fields.movedim(1, 0)
-        u, grad = fields[0], fields[1:] if fields.ndim == 3 else fields[1:].movedim(0, 1)
-        value, flux = self.form(u, grad, self._entered(controls), self.evaluation.quadrature.flat)
+        u, grad = self._u_and_grad(state)
+        value, flux = self.form(u, grad, self._entered(controls), self.x)
         flux = torch.zeros_like(grad) if flux is None else flux.expand(grad.shape)
         axis = u.ndim - 2
         return torch.cat([value.expand(u.shape).unsqueeze(axis), flux], dim=axis).reshape(state.shape)
+
+    @cached_property
+    def x(self) -> Tensor:
+        """(dim, P) the points, which an integral keeps whose integrand is evaluated again and again."""
+        return self.evaluation.quadrature.flat
+
+    def _u_and_grad(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The values and the gradients in a state (components, S, P), as a `Pointwise` takes them."""
+        fields = state.reshape(self.evaluation.fields, -1, *state.shape[1:])
+        fields = fields[0] if len(fields) == 1 else fields.movedim(1, 0)
+        return fields[0], fields[1:] if fields.ndim == 3 else fields[1:].movedim(0, 1)
 
     @property
     def controlled(self) -> bool:
@@ -143,20 +153,19 @@ class Integral:
         """Control coefficients (R, columns) at the points, (controls, R, P)."""
         if self.control_evaluation is None or not self.controls:
             return None
-        return self.control_evaluation.evaluate(rows)[:: self.control_evaluation.stride]
+        return self.control_evaluation.values(rows)
 
     def state_blocks(self, state: Tensor, controls: Tensor | None) -> Blocks:
         """dF/d(u, grad u) at the points, block by block, without zero blocks."""
-        return self._blocks(lambda s: self.density(s, controls), state)
+        return self._derivatives(state, controls, True, False)[0]
 
     def control_blocks(self, state: Tensor, controls: Tensor | None) -> Blocks:
         """dF/dv at the points."""
-        if controls is None:
-            return {}
-        # All scenarios have the same control, but each has its own derivative.
-        spread = controls.expand(-1, state.shape[1], -1)
-        blocks = self._blocks(lambda c: self.density(state, c), spread)
-        return {(i, j * self.evaluation.stride): block for (i, j), block in blocks.items()}
+        return self._derivatives(state, controls, False, controls is not None)[1]
+
+    def blocks(self, state: Tensor, controls: Tensor | None, acts: bool) -> tuple[Blocks, Blocks]:
+        """`state_blocks`, and `control_blocks` where they are wanted, from one evaluation of the integrand."""
+        return self._derivatives(state, controls, True, acts and controls is not None)
 
     def control_test(self, densities: Tensor) -> Tensor:
         """Integrates densities (controls, R, P) against the functions of the controls: (R, columns)."""
@@ -208,23 +217,46 @@ class Integral:
             total += self.evaluation.piece(first, end).test(density)
         return total
 
-    def _blocks(self, density: Callable[[Tensor], Tensor], point: Tensor) -> Blocks:
+    def _derivatives(
+        self, state: Tensor, controls: Tensor | None, by_state: bool, by_control: bool
+    ) -> tuple[Blocks, Blocks]:
         # The integrand acts point by point. So one backward pass for each component of the integrand, with a constant
-        # cotangent, gives a row of the derivative at all points. Reverse mode is used because the first use of
-        # torch.func or of forward mode imports torch's compiler, which takes a second.
-        blocks: dict[tuple[int, int], Tensor] = {}
-        shape = self.evaluation.quadrature.weights.shape
+        # cotangent, gives a row of the derivatives at all points. Reverse mode is used because the first use of
+        # torch.func or of forward mode imports torch's compiler, which takes a second. Values and gradients are leaves
+        # of their own, so that nothing is computed for those that a component does not depend on.
+        stride, shape = self.evaluation.stride, self.evaluation.quadrature.weights.shape
+        values = range(0, len(state), stride)
+        gradients = [i for i in range(len(state)) if i % stride]
+        u, grad = self._u_and_grad(state)
+        found: tuple[dict[tuple[int, int], Tensor], dict[tuple[int, int], Tensor]] = ({}, {})
+        at: list[Tensor] = []
+        columns: list[tuple[dict[tuple[int, int], Tensor], Sequence[int]]] = []
         with torch.enable_grad():
-            (argument,) = leaves([point])
-            value = density(argument)
-            if not value.requires_grad:
-                return blocks
-            for i, component in enumerate(value):
-                (row,) = torch.autograd.grad(component.sum(), argument, retain_graph=True, allow_unused=True)
-                for j, entry in enumerate(row if row is not None else ()):
-                    if torch.count_nonzero(entry):
-                        blocks[i, j] = _packed(entry).reshape(-1, *shape)
-        return blocks
+            if by_state:
+                u, grad = at = leaves([u, grad])
+                columns = [(found[0], values), (found[0], gradients)]
+            if by_control and controls is not None:
+                # All scenarios have the same control, but each has its own derivative.
+                (controls,) = leaves([controls.expand(-1, state.shape[1], -1)])
+                at, columns = [*at, controls], [*columns, (found[1], range(0, stride * len(controls), stride))]
+            value, flux = self.form(u, grad, self._entered(controls), self.x)
+            rows = zip(values, _split(value.expand(u.shape)), strict=True)
+            more = () if flux is None else zip(gradients, _split(flux.expand(grad.shape)), strict=True)
+            for i, component in (*rows, *more):
+                if not component.requires_grad:
+                    continue
+                one = component.new_ones(()).expand(component.shape)
+                derivatives = torch.autograd.grad(component, at, one, retain_graph=True, allow_unused=True)
+                for derivative, (blocks, numbers) in zip(derivatives, columns, strict=True):
+                    for j, entry in zip(numbers, () if derivative is None else _split(derivative), strict=False):
+                        if torch.count_nonzero(entry):
+                            blocks[i, j] = _packed(entry).reshape(-1, *shape)
+        return found
+
+
+def _split(values: Tensor) -> Tensor:
+    """Values (..., S, P) -> (components, S, P)."""
+    return values.reshape(-1, *values.shape[-2:])
 
 
 def _packed(values: Tensor) -> Tensor:
