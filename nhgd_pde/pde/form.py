@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,6 +15,7 @@ from .derivatives import gradient_along, leaves
 from .ranges import Guard
 
 Coefficients = Mapping[str, Tensor]
+_Found = dict[tuple[int, int], Tensor]
 
 # (u, grad, coefficients, x) -> (f0, f1), the integrand f0 phi + f1 . grad phi of the residual. A state of one field has
 # values u (S, P) and gradients grad (dim, S, P); a state of several fields has values (fields, S, P) and gradients
@@ -58,6 +59,8 @@ class Integral:
         name: name of the region in messages, such as `on right`; empty for the cells.
         scale: name of a scalar coefficient in which the part of the integrand with u is affine, and which the rest does
             not contain; empty where there is none or it is not known.
+        flux_blocks: as `ClosedForm.blocks`, the derivative of f1 alone, which depends on nothing but the coefficients
+            where it is linear in (u, grad u); None where it is not, or not known.
     """
 
     evaluation: EvaluationOperator
@@ -69,6 +72,7 @@ class Integral:
     guard: Guard | None = None
     name: str = ""
     scale: str = ""
+    flux_blocks: Callable[[Coefficients, int], dict[tuple[int, int], Tensor]] | None = None
 
     def refusal(self, rows: Tensor) -> str:
         """A sentence on a coefficient that leaves its range at controls (R, columns); empty where there is none."""
@@ -135,8 +139,12 @@ class Integral:
 
     @cached_property
     def x(self) -> Tensor:
-        """(dim, P) the points, which an integral keeps whose integrand is evaluated again and again."""
-        return self.evaluation.quadrature.flat
+        """(dim, P) the points, which an integral keeps whose integrand is evaluated again and again.
+
+        An integrand with a closed form, which knows no points, gets none, (dim, 0): it does not depend on them.
+        """
+        quadrature = self.evaluation.quadrature
+        return quadrature.flat if self.closed is None else quadrature.weights.new_empty(quadrature.dim, 0)
 
     def _u_and_grad(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """The values and the gradients in a state (components, S, P), as a `Pointwise` takes them."""
@@ -150,10 +158,19 @@ class Integral:
         return self.control_evaluation is not None and bool(self.controls)
 
     def control_values(self, rows: Tensor) -> Tensor | None:
-        """Control coefficients (R, columns) at the points, (controls, R, P)."""
+        """Control coefficients (R, columns) at the points, (controls, R, P); the last ones with one row are kept."""
         if self.control_evaluation is None or not self.controls:
             return None
-        return self.control_evaluation.values(rows)
+        if not (self._last_controls and torch.equal(self._last_controls[0][0], rows)):
+            found = self.control_evaluation.values(rows)
+            if len(rows) > 1:
+                return found
+            self._last_controls[:] = [(rows.clone(), found)]
+        return self._last_controls[0][1]
+
+    @cached_property
+    def _last_controls(self) -> list[tuple[Tensor, Tensor]]:
+        return []
 
     def state_blocks(self, state: Tensor, controls: Tensor | None) -> Blocks:
         """dF/d(u, grad u) at the points, block by block, without zero blocks."""
@@ -194,9 +211,11 @@ class Integral:
     def closed_blocks(self) -> Blocks:
         """dF/d(u, grad u) in closed form without controls, without zero blocks."""
         assert self.closed is not None
-        quadrature = self.evaluation.quadrature
-        found = self.closed.blocks(self.coefficients, quadrature.dim)
-        shape = quadrature.weights.shape
+        return self._nonzero(self.closed.blocks(self.coefficients, self.evaluation.quadrature.dim))
+
+    def _nonzero(self, found: dict[tuple[int, int], Tensor]) -> Blocks:
+        """Factors (rows, P) as blocks, without those that are zero."""
+        shape = self.evaluation.quadrature.weights.shape
         # A coefficient may stand in several blocks.
         each = {id(block): block for block in found.values()}
         nonzero = {key: bool(torch.count_nonzero(block)) for key, block in each.items()}
@@ -224,13 +243,13 @@ class Integral:
         # cotangent, gives a row of the derivatives at all points. Reverse mode is used because the first use of
         # torch.func or of forward mode imports torch's compiler, which takes a second. Values and gradients are leaves
         # of their own, so that nothing is computed for those that a component does not depend on.
-        stride, shape = self.evaluation.stride, self.evaluation.quadrature.weights.shape
+        stride = self.evaluation.stride
         values = range(0, len(state), stride)
         gradients = [i for i in range(len(state)) if i % stride]
         u, grad = self._u_and_grad(state)
-        found: tuple[dict[tuple[int, int], Tensor], dict[tuple[int, int], Tensor]] = ({}, {})
         at: list[Tensor] = []
-        columns: list[tuple[dict[tuple[int, int], Tensor], Sequence[int]]] = []
+        columns: list[tuple[_Found, Sequence[int]]] = []
+        found: tuple[_Found, _Found] = ({}, {})
         with torch.enable_grad():
             if by_state:
                 u, grad = at = leaves([u, grad])
@@ -239,19 +258,34 @@ class Integral:
                 # All scenarios have the same control, but each has its own derivative.
                 (controls,) = leaves([controls.expand(-1, state.shape[1], -1)])
                 at, columns = [*at, controls], [*columns, (found[1], range(0, stride * len(controls), stride))]
-            value, flux = self.form(u, grad, self._entered(controls), self.x)
-            rows = zip(values, _split(value.expand(u.shape)), strict=True)
-            more = () if flux is None else zip(gradients, _split(flux.expand(grad.shape)), strict=True)
-            for i, component in (*rows, *more):
-                if not component.requires_grad:
-                    continue
-                one = component.new_ones(()).expand(component.shape)
-                derivatives = torch.autograd.grad(component, at, one, retain_graph=True, allow_unused=True)
-                for derivative, (blocks, numbers) in zip(derivatives, columns, strict=True):
-                    for j, entry in zip(numbers, () if derivative is None else _split(derivative), strict=False):
-                        if torch.count_nonzero(entry):
-                            blocks[i, j] = _packed(entry).reshape(-1, *shape)
+            coefficients = self._entered(controls)
+            value, flux = self.form(u, grad, coefficients, self.x)
+            known = {} if self.flux_blocks is None else self.flux_blocks(coefficients, stride - 1)
+            if known and not any(block.requires_grad for block in known.values()):
+                found[0].update(self._nonzero(known) if by_state else {})
+                flux = None
+            self._differentiate(zip(values, _split(value.expand(u.shape)), strict=True), at, columns)
+            if flux is not None:
+                self._differentiate(zip(gradients, _split(flux.expand(grad.shape)), strict=True), at, columns)
         return found
+
+    def _differentiate(
+        self,
+        rows: Iterable[tuple[int, Tensor]],
+        at: Sequence[Tensor],
+        columns: Sequence[tuple[_Found, Sequence[int]]],
+    ) -> None:
+        """Enter the blocks of some numbered components by leaves; for each leaf their place and their columns."""
+        shape = self.evaluation.quadrature.weights.shape
+        for i, component in rows:
+            if not component.requires_grad:
+                continue
+            one = component.new_ones(()).expand(component.shape)
+            derivatives = torch.autograd.grad(component, at, one, retain_graph=True, allow_unused=True)
+            for derivative, (blocks, numbers) in zip(derivatives, columns, strict=True):
+                for j, entry in zip(numbers, () if derivative is None else _split(derivative), strict=False):
+                    if torch.count_nonzero(entry):
+                        blocks[i, j] = _packed(entry).reshape(-1, *shape)
 
 
 def _split(values: Tensor) -> Tensor:
