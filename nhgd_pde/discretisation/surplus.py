@@ -140,7 +140,9 @@ def _weights(offsets: np.ndarray, powers: np.ndarray) -> np.ndarray:
                 monomial *= x**exponent
     # Nearer nodes count more. The nearest ones do not decide alone, as the distance is measured in patches.
     weighted = monomials / (0.1 + square / largest)
-    normal = np.array([[np.einsum("cr,cr->r", one, other) for other in monomials] for one in weighted])
+    normal = np.empty((len(powers), *monomials.shape[::2]))
+    for k, one in enumerate(weighted):
+        normal[k, : k + 1] = normal[: k + 1, k] = np.einsum("cr,mcr->mr", one, monomials[: k + 1])
     ridge = _RIDGE * np.trace(normal) / len(powers)
     solve = _solver(normal + ridge * np.eye(len(powers))[..., None])
     unit = np.zeros(normal.shape[1:])

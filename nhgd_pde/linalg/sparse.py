@@ -213,7 +213,10 @@ class Cut:
         before = np.concatenate([[0], np.cumsum(kept, dtype=indptr.dtype)])
         counts = np.diff(before[indptr])[rows]
         pointers = np.concatenate([[0], np.cumsum(counts)]).astype(indptr.dtype)
-        self.pattern, self._kept = (pointers, renumbered[kept]), torch.from_numpy(np.flatnonzero(kept))
+        self.pattern, self._kept = (
+            (pointers, renumbered[kept]),
+            torch.from_numpy(np.flatnonzero(kept).astype(indptr.dtype)),
+        )
         self._same = np.array_equal(rows, columns)
 
     def fits(self, matrix: ScenarioMatrix, rows: np.ndarray, columns: np.ndarray) -> bool:

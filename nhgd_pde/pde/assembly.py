@@ -115,7 +115,7 @@ def _derivatives(
         last: the last derivative by the controls.
     """
     if affine and integral.closed is not None:
-        return integral.closed_blocks(), _control_matrix(integral, stages, rows) if acts else None
+        return integral.closed_blocks(), _control_matrix(integral, len(stages)) if acts else None
     controls, at_points = integral.control_values(rows), integral.evaluation.evaluate(stages)
     trial = integral.control_evaluation
     by_state, by_control = integral.blocks(at_points, controls, acts and trial is not None)
@@ -127,17 +127,14 @@ def _derivatives(
     return by_state, last.of(by_control, assemble) if numbers else assemble(by_control)
 
 
-def _control_matrix(integral: Integral, stages: Tensor, rows: Tensor) -> ScenarioMatrix:
-    """The derivative of an affine integral by the controls (N, width).
+def _control_matrix(integral: Integral, rows: int) -> ScenarioMatrix:
+    """The derivative of an affine integral in closed form by the controls (N, width).
 
     That of one scenario is computed for some elements after the other, so that no values at all points are stored.
     """
     test, trial = integral.evaluation, integral.control_evaluation
     assert trial is not None
 
-    def blocks(piece: Integral) -> Blocks:
-        return piece.control_blocks(piece.evaluation.evaluate(stages), piece.control_values(rows))
-
-    if len(stages) > 1:
-        return test.assemble(trial, shared(blocks(integral)))
-    return test.assemble_pieces(trial, lambda first, end: blocks(integral.piece(first, end)))
+    if rows > 1:
+        return test.assemble(trial, shared(integral.closed_control_blocks(rows)))
+    return test.assemble_pieces(trial, lambda first, end: integral.piece(first, end).closed_control_blocks(rows))

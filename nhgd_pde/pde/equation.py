@@ -292,7 +292,9 @@ class StateEquation:
         if self.data is not None:
             through = state.restrict(self.free, np.arange(self.size))
             derivative = replace(derivative, through=through, data=self.data.at(v))
-        jacobian = Jacobian(self._cuts.of(state, self.free, self.free), lambda: state, self.counts, self.solver)
+        # The J of an affine equation is cut once.
+        cut = Cuts() if self.affine else self._cuts
+        jacobian = Jacobian(cut.of(state, self.free, self.free), lambda: state, self.counts, self.solver)
         return Linearisation(jacobian, derivative, lambda: blocks)
 
     def state_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:

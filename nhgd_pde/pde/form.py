@@ -221,6 +221,18 @@ class Integral:
         nonzero = {key: bool(torch.count_nonzero(block)) for key, block in each.items()}
         return {key: block.reshape(-1, *shape) for key, block in found.items() if nonzero[id(block)]}
 
+    def closed_control_blocks(self, rows: int) -> Blocks:
+        """dF/dv of an integrand in closed form that is affine in the state and the controls together, in some rows."""
+        assert self.closed is not None
+        found: _Found = {}
+        quadrature = self.evaluation.quadrature
+        with torch.enable_grad():
+            (controls,) = leaves([quadrature.weights.new_zeros(len(self.controls), rows, quadrature.points)])
+            load = self.closed.load(self._entered(controls)).expand(rows, -1)
+        every = range(0, self.evaluation.stride * len(controls), self.evaluation.stride)
+        self._differentiate([(0, load)], [controls], [(found, every)])
+        return found
+
     def closed_load(self) -> Tensor:
         """The integral at the zero state without controls, tested with every function; (rows, size)."""
         assert self.closed is not None
@@ -280,8 +292,8 @@ class Integral:
         for i, component in rows:
             if not component.requires_grad:
                 continue
-            one = component.new_ones(()).expand(component.shape)
-            derivatives = torch.autograd.grad(component, at, one, retain_graph=True, allow_unused=True)
+            # A given cotangent would import torch's symbolic shapes, which takes a second; that of a sum is the same.
+            derivatives = torch.autograd.grad(component.sum(), at, retain_graph=True, allow_unused=True)
             for derivative, (blocks, numbers) in zip(derivatives, columns, strict=True):
                 for j, entry in zip(numbers, () if derivative is None else _split(derivative), strict=False):
                     if torch.count_nonzero(entry):
