@@ -213,11 +213,8 @@ class Cut:
         before = np.concatenate([[0], np.cumsum(kept, dtype=indptr.dtype)])
         counts = np.diff(before[indptr])[rows]
         pointers = np.concatenate([[0], np.cumsum(counts)]).astype(indptr.dtype)
-        self.pattern, self._kept = (
-            (pointers, renumbered[kept]),
-            torch.from_numpy(np.flatnonzero(kept).astype(indptr.dtype)),
-        )
-        self._same = np.array_equal(rows, columns)
+        self.pattern, self._same = (pointers, renumbered[kept]), np.array_equal(rows, columns)
+        self._kept = torch.from_numpy(np.flatnonzero(kept).astype(indptr.dtype))
 
     def fits(self, matrix: ScenarioMatrix, rows: np.ndarray, columns: np.ndarray) -> bool:
         """Whether this is the cut of these rows and columns, which must be the same arrays, for a matrix."""
