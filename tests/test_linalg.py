@@ -10,7 +10,7 @@ import torch
 from nhgd_pde.linalg.counts import Counts
 from nhgd_pde.linalg.factorisation import Factorisation, ScenarioFactorisation, SingularMatrixError
 from nhgd_pde.linalg.safe_lengths import dot
-from nhgd_pde.linalg.sparse import ScenarioMatrix, SparseMatrix
+from nhgd_pde.linalg.sparse import Cuts, ScenarioMatrix, SparseMatrix
 from problems import h1_matrix, random, relative, space_of
 
 
@@ -193,3 +193,19 @@ def test_scenario_factors_solve_every_scenario(scenarios: int) -> None:
     assert relative(factors.solve(matrix.mv(x)), x) < 1e-12
     assert relative(factors.solve_transposed(matrix.rmv(x)), x) < 1e-12
     assert (counts.factorisations, counts.solves) == (scenarios, 6)
+
+
+def test_a_kept_cut_is_that_of_the_matrix_it_is_given() -> None:
+    """Two matrices with one pattern, then one with another, and other rows."""
+    generator, cuts = np.random.default_rng(0), Cuts()
+    rows, columns = np.array([0, 2, 3, 7]), np.array([1, 2, 5])
+    for share in (0.3, 0.3, 0.6):
+        made = sp.random_array((8, 6), density=share, format="csr", rng=generator)
+        pattern = made.indptr, made.indices
+        for own in (rows, rows[1:]):
+            for factors in ([1.0], [2.0, -3.0]):
+                data = torch.from_numpy(np.outer(factors, made.data))
+                found = cuts.of(ScenarioMatrix(pattern, data, (8, 6)), own, columns)
+                for k, factor in enumerate(factors):
+                    expected = factor * made[own][:, columns].toarray()
+                    np.testing.assert_array_equal(found.host(k).toarray(), expected)

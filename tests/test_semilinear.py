@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -249,3 +250,33 @@ def test_a_derivative_by_the_control_that_is_one_number_is_assembled_once(gain: 
     for at, derivative in ((u, first), (other, second)):
         difference = equation.residual(at, v + d) - equation.residual(at, v)
         assert float((derivative.mv(d) - difference).abs().max()) <= 1e-11 * float(difference.abs().max())
+
+
+CLOSED = {
+    "anisotropic": pde("u**3*x", conductivity=[["2 + x", "y"], ["y", "3"]]),
+    "steps in conductivity": pde("exp(u)", conductivity="1 + (x > 0.5)"),
+    "controlled conductivity": {**pde("exp(u)"), "control": {"kind": "log_conductivity"}},
+    "Allen-Cahn": {"pde": {"kind": "allen_cahn", "epsilon": 0.1}, "time": {"end": 0.1, "steps": 2}},
+    "poisson": {"pde": {"kind": "poisson", "conductivity": "1 + x", "boundary": {"all": {"dirichlet": 0}}}},
+}
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_derivatives_in_closed_form_are_those_that_torch_computes(name: str) -> None:
+    """The linear flux, and an affine equation in its controls; the matrices are those of the blocks."""
+    (integral,) = problem(CLOSED[name]).equation.integrals
+    plain = replace(integral, flux_blocks=None, closed=None)
+    generator = torch.Generator().manual_seed(0)
+    weights = integral.evaluation.quadrature.weights
+    shape = (integral.evaluation.components, 2, weights.numel())
+    state = torch.randn(shape, generator=generator, dtype=weights.dtype)
+    controls = torch.rand((len(integral.controls), 1, shape[-1]), generator=generator, dtype=weights.dtype)
+    for found, expected in zip(
+        integral.blocks(state, controls, True), plain.blocks(state, controls, True), strict=True
+    ):
+        assert found.keys() == expected.keys()
+        for key, block in found.items():
+            torch.testing.assert_close(*torch.broadcast_tensors(block, expected[key]), rtol=1e-13, atol=1e-13)
+    if integral.closed is not None:
+        for key, block in integral.closed_control_blocks(2).items():
+            torch.testing.assert_close(block, plain.control_blocks(state, controls)[key], rtol=1e-13, atol=1e-13)

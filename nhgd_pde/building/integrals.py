@@ -58,7 +58,8 @@ def cells_integral(values: Values, state: StateSpace, interior: Interior) -> Int
     }
     evaluation = interior.evaluation or state.cells
     form, coefficients = interior.form, interior.coefficients
-    return guarded_integral(values, evaluation, form, coefficients, keys, closed=interior.closed, scale=interior.scale)
+    found = guarded_integral(values, evaluation, form, coefficients, keys, closed=interior.closed, scale=interior.scale)
+    return replace(found, flux_blocks=interior.flux_blocks)
 
 
 def coefficients_of_file(values: Values, interior: Interior) -> tuple[str, ...]:

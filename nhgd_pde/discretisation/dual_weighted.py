@@ -36,6 +36,8 @@ from .enriched import Enriched, Orders
 
 # Conjugate gradients for the surplus of the control: largest number of steps, and relative square of the residual.
 _STEPS, _REDUCTION = 20, 1e-4
+# Relative error of the products with the inverse of the inner product in these steps, which is far below that.
+_ROUGH = 1e-6
 
 # Relative error of contributions for which there are no two recoveries to compare: quadrature errors of data with kinks
 # do not fall as regularly as the extrapolation assumes.
@@ -146,14 +148,14 @@ def _local_step(finer: Enriched, u: Tensor, v: Tensor, covector: Tensor) -> Tens
     def complement(covector: Tensor) -> Tensor:
         """The covector without its part in the coarse space."""
         below = torch.from_numpy(transfer.T @ covector.numpy())
-        part = torch.from_numpy(transfer @ coarse.outer_metric.gradient(below[None])[0].numpy())
+        part = torch.from_numpy(transfer @ coarse.outer_metric.rough_gradient(below[None], _ROUGH)[0].numpy())
         return inside * (covector - fine.outer_metric.covector(part[None])[0])
 
     zero = torch.zeros_like(u)
     step, residual = torch.zeros_like(v), -complement(covector)
     direction, square, first = torch.zeros_like(v), 0.0, 0.0
     for k in range(_STEPS):
-        steepest = inside * fine.outer_metric.gradient(residual[None])[0]
+        steepest = inside * fine.outer_metric.rough_gradient(residual[None], _ROUGH)[0]
         before, square = square, dot(residual, steepest)
         first = first or square
         if not square > _REDUCTION * first or first == 0.0:

@@ -120,14 +120,20 @@ class FinerMesh:
         return sp.kron(sp.identity(part.components), sp.diags_array(scale) @ whole, format="csr")
 
     @cached_property
-    def _spaces(self) -> dict[int, tuple[Space, sp.csr_matrix]]:
+    def _spaces(self) -> dict[int, tuple[Space, Space, sp.csr_matrix]]:
         return {}
 
     def _of_space(self, coarse: Space) -> sp.csr_matrix:
+        return self._nested(coarse)[1]
+
+    def _nested(self, coarse: Space) -> tuple[Space, sp.csr_matrix]:
+        """The same space on the fine mesh, and the map to it."""
         if id(coarse) not in self._spaces:
-            fine = space(self.straight, coarse.element, coarse.device)
-            self._spaces[id(coarse)] = coarse, prolongation(coarse, fine)
-        return self._spaces[id(coarse)][1]
+            of_state = self.problem.space.parts if self.domain is self.straight else ()
+            known = (each for each in of_state if each.element == coarse.element)
+            fine = next(known, None) or space(self.straight, coarse.element, coarse.device)
+            self._spaces[id(coarse)] = coarse, fine, prolongation(coarse, fine)
+        return self._spaces[id(coarse)][1:]
 
     @cached_property
     def _surpluses(self) -> dict[int, tuple[Space, sp.csr_matrix]]:
@@ -135,9 +141,11 @@ class FinerMesh:
 
     def _surplus(self, coarse: Space) -> sp.csr_matrix:
         if id(coarse) not in self._surpluses:
-            fine = space(self.straight, coarse.element, coarse.device)
+            fine, transfer = self._nested(coarse)
             own, finest = coarse.on_mesh, fine.on_mesh
-            found = surplus(own, prolongation(own, finest), finest.nodes, self._labels)
+            if own is not coarse:
+                transfer = prolongation(own, finest)
+            found = surplus(own, transfer, finest.nodes, self._labels)
             if coarse.unglued is not None:
                 spread = sp.csr_matrix((np.ones(own.size), (np.arange(own.size), coarse.numbers)))
                 found = (found @ spread)[fine.representatives]
@@ -146,11 +154,13 @@ class FinerMesh:
 
     def _wider_surplus(self, coarse: Space, rows: np.ndarray) -> np.ndarray:
         """(times, size) -> (times, size of the fine space), for parts of the nodes at a time: the patches are large."""
-        fine = space(self.straight, coarse.element, coarse.device)
+        fine, carried = self._nested(coarse)
         own, finest = coarse.on_mesh, fine.on_mesh
+        if own is not coarse:
+            carried = prolongation(own, finest)
         if coarse.unglued is not None:
             rows = rows[:, coarse.numbers]
-        carried, places = prolongation(own, finest), finest.nodes
+        places = finest.nodes
         parts = [slice(k, k + _AT_ONCE) for k in range(0, finest.size, _AT_ONCE)]
         found = [surplus(own, carried[each], places[:, each], self._labels, wider=True) @ rows.T for each in parts]
         whole = np.concatenate(found).T
@@ -160,10 +170,12 @@ class FinerMesh:
     def _labels(self) -> np.ndarray:
         """(cells,) equal numbers for the coarse cells that belong to the same subdomains."""
         domain = self.coarse.space.domain
-        member = np.zeros((len(domain.subdomains) + 1, domain.mesh.nelements), dtype=bool)
-        for row, cells in zip(member, domain.subdomains.values(), strict=False):
-            row[cells] = True
-        return np.unique(member, axis=1, return_inverse=True)[1].reshape(-1)
+        found = np.zeros(domain.mesh.nelements, dtype=int)
+        for cells in domain.subdomains.values():
+            found *= 2
+            found[cells] += 1
+            found = np.unique(found, return_inverse=True)[1]
+        return found
 
 
 def finer_mesh(file: ProblemFile, coarse: PDEProblem) -> FinerMesh:

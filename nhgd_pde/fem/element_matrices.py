@@ -32,7 +32,7 @@ def product(left: Tensor, weighted: Tensor, right: Tensor) -> Tensor:
     """
     scenarios, elements, _ = weighted.shape
     if left.shape[1] == right.shape[1] == 1:
-        weighted = weighted.sum(-1, keepdim=True)
+        weighted = _over_points(weighted)[..., None]
     if uniform(left) and uniform(right):
         tables = (left[0].T[:, None] * right[0].T[None]).expand(-1, -1, weighted.shape[-1])
         found = tables.flatten(0, 1) @ weighted.reshape(-1, weighted.shape[-1]).T
@@ -47,7 +47,7 @@ def product(left: Tensor, weighted: Tensor, right: Tensor) -> Tensor:
 def tested(table: Tensor, weighted: Tensor) -> Tensor:
     """sum over the points of table[e, q, a] weighted[s, e, q], as (a, s, e)."""
     if table.shape[1] == 1:
-        return table[:, 0].T[:, None] * weighted.sum(-1)
+        return table[:, 0].T[:, None] * _over_points(weighted)
     if uniform(table):
         found = table[0].T @ weighted.reshape(-1, weighted.shape[-1]).T
         return found.reshape(-1, *weighted.shape[:2])
@@ -61,3 +61,8 @@ def evaluated(table: Tensor, local: Tensor) -> Tensor:
     if uniform(table):
         return local.transpose(1, 2) @ table[0].T
     return torch.einsum("eqa,sae->seq", table, local)
+
+
+def _over_points(weighted: Tensor) -> Tensor:
+    """The sum over the last axis, for which torch takes ten times as long where the axis is short."""
+    return weighted @ weighted.new_ones(weighted.shape[-1])

@@ -20,7 +20,7 @@ def with_facets(mesh: skfem.Mesh) -> skfem.Mesh:
     if len(corners[0]) == 1:
         corners = corners.reshape(-1, 1)
     around = np.concatenate([mesh.t[each] for each in corners], axis=1)
-    every = np.sort(around, axis=0)
+    every = sorted_columns(around)
     order = lexical_order(every, mesh.nvertices)
     ordered = [column[order] for column in every]
     first = first_of_equal(ordered)
@@ -37,3 +37,10 @@ def with_facets(mesh: skfem.Mesh) -> skfem.Mesh:
     mesh._t2f = number.reshape(len(corners), cells)
     mesh._f2t = neighbours
     return mesh
+
+
+def sorted_columns(table: np.ndarray) -> np.ndarray:
+    """A table (k, n) with each column sorted; for two rows in a fraction of the time of NumPy's sort."""
+    if len(table) != 2:
+        return np.sort(table, axis=0)
+    return np.stack([np.minimum(*table), np.maximum(*table)])

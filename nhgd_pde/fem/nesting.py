@@ -45,7 +45,10 @@ def prolongation(coarse: Space, fine: Space) -> sp.csr_matrix:
     """
     # Each node takes its values from the first coarse cell in which it lies.
     rows = np.asarray(fine.basis.element_dofs)
-    nodes, first = np.unique(rows, return_index=True)
+    first = np.full(fine.size, -1)
+    first[rows.reshape(-1)[::-1]] = np.arange(rows.size)[::-1]
+    nodes = np.flatnonzero(first >= 0)
+    first = first[nodes]
     cells = parents(coarse.domain.mesh)[first % rows.shape[1]]
     points = fine.nodes[:, nodes] if fine.unglued is None else _places(fine, first)
     local = coarse.domain.mesh.mapping().invF(points[:, :, None], tind=cells)[:, :, 0]

@@ -184,7 +184,7 @@ def mass_riesz_map(matrix: SparseMatrix, counts: Counts, rtol: float = 1e-13) ->
     """
     inverse = 1.0 / matrix.diagonal()
 
-    def solve(derivative: Tensor) -> Tensor:
+    def solve(derivative: Tensor, rtol: float = rtol) -> Tensor:
         counts.riesz_solves += derivative.shape[0]
         # All rows are solved for in one iteration. Each is scaled to length one, so that none is lost among larger
         # ones; rows that are zero or not finite are left out.
@@ -204,7 +204,7 @@ def mass_riesz_map(matrix: SparseMatrix, counts: Counts, rtol: float = 1e-13) ->
             return solve(derivative)
         return guess if reached <= (rtol * rtol) * wanted else guess + solve(left)
 
-    return RieszMap(matrix, solve, improve=improve)
+    return RieszMap(matrix, solve, improve=improve, rough=solve)
 
 
 def block_riesz_map(parts: Sequence[tuple[RieszMap, int, float]]) -> RieszMap:

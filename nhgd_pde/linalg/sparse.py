@@ -168,19 +168,7 @@ class ScenarioMatrix:
         """The submatrices of some rows and columns, both given as sorted indices."""
         if len(rows) == self.shape[0] and len(columns) == self.shape[1]:
             return self
-        indptr, indices = self.pattern
-        number = np.full(self.shape[1], -1, dtype=indices.dtype)
-        number[columns] = np.arange(len(columns))
-        kept_rows = np.zeros(self.shape[0], dtype=bool)
-        kept_rows[rows] = True
-        renumbered = number[indices]
-        kept = np.repeat(kept_rows, np.diff(indptr)) & (renumbered >= 0)
-        before = np.concatenate([[0], np.cumsum(kept, dtype=indptr.dtype)])
-        counts = np.diff(before[indptr])[rows]
-        pointers = np.concatenate([[0], np.cumsum(counts)]).astype(indptr.dtype)
-        data = self.data[:, torch.from_numpy(kept).to(self.data.device)]
-        symmetric = self.symmetric and np.array_equal(rows, columns)
-        return ScenarioMatrix((pointers, renumbered[kept]), data, (len(rows), len(columns)), symmetric)
+        return Cut(self.pattern, self.shape, rows, columns).of(self)
 
     @cached_property
     def _operator(self) -> SparseMatrix:
@@ -206,6 +194,54 @@ class ScenarioMatrix:
     def _rows(self, x: Tensor) -> Tensor:
         """Rows for the operator, which takes all scenarios as one vector unless they share the matrix."""
         return x.reshape(-1, x.shape[-1] * self.data.shape[0])
+
+
+class Cut:
+    """The submatrices of some rows and columns, given as sorted indices, of matrices with one pattern."""
+
+    def __init__(
+        self, pattern: tuple[np.ndarray, np.ndarray], shape: tuple[int, int], rows: np.ndarray, columns: np.ndarray
+    ) -> None:
+        self.whole, self.rows, self.columns = pattern, rows, columns
+        indptr, indices = pattern
+        number = np.full(shape[1], -1, dtype=indices.dtype)
+        number[columns] = np.arange(len(columns))
+        kept_rows = np.zeros(shape[0], dtype=bool)
+        kept_rows[rows] = True
+        renumbered = number[indices]
+        kept = np.repeat(kept_rows, np.diff(indptr)) & (renumbered >= 0)
+        before = np.concatenate([[0], np.cumsum(kept, dtype=indptr.dtype)])
+        counts = np.diff(before[indptr])[rows]
+        pointers = np.concatenate([[0], np.cumsum(counts)]).astype(indptr.dtype)
+        self.pattern, self._same = (pointers, renumbered[kept]), np.array_equal(rows, columns)
+        self._kept = torch.from_numpy(np.flatnonzero(kept).astype(indptr.dtype))
+
+    def fits(self, matrix: ScenarioMatrix, rows: np.ndarray, columns: np.ndarray) -> bool:
+        """Whether this is the cut of these rows and columns, which must be the same arrays, for a matrix."""
+        pattern = all(mine is its for mine, its in zip(self.whole, matrix.pattern, strict=True))
+        return pattern and self.rows is rows and self.columns is columns
+
+    def of(self, matrix: ScenarioMatrix) -> ScenarioMatrix:
+        """The submatrix of a matrix with the pattern."""
+        kept = self._kept.to(matrix.data.device)
+        data = torch.stack([row.index_select(0, kept) for row in matrix.data])
+        shape = (len(self.rows), len(self.columns))
+        return ScenarioMatrix(self.pattern, data, shape, matrix.symmetric and self._same)
+
+
+class Cuts:
+    """`ScenarioMatrix.restrict` for matrices of which many have the same pattern: the last cut is kept."""
+
+    def __init__(self) -> None:
+        self._last: Cut | None = None
+
+    def of(self, matrix: ScenarioMatrix, rows: np.ndarray, columns: np.ndarray) -> ScenarioMatrix:
+        """The submatrix of some rows and columns, as `ScenarioMatrix.restrict`."""
+        if len(rows) == matrix.shape[0] and len(columns) == matrix.shape[1]:
+            return matrix
+        if self._last is None or not self._last.fits(matrix, rows, columns):
+            self._last = Cut(matrix.pattern, matrix.shape, rows, columns)
+        return self._last.of(matrix)
 
 
 def added(a: ScenarioMatrix | None, b: ScenarioMatrix) -> ScenarioMatrix:

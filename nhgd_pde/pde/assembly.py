@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from torch import Tensor
@@ -23,7 +24,7 @@ class Assembly:
     """
 
     def __init__(self, integrals: Sequence[Integral], affine: bool, symmetric: bool) -> None:
-        self._integrals = [(integral, LastMatrix()) for integral in integrals]
+        self._integrals = [(integral, LastMatrix(), LastMatrix()) for integral in integrals]
         self._affine, self._symmetric = affine, symmetric
         self._restricted: tuple[ScenarioMatrix, ScenarioMatrix] | None = None
 
@@ -41,12 +42,17 @@ class Assembly:
         state: ScenarioMatrix | None = None
         control: ScenarioMatrix | None = None
         blocks = []
-        for (integral, last), acts in zip(self._integrals, acting, strict=True):
+        for (integral, last_flux, last), acts in zip(self._integrals, acting, strict=True):
             by_state, by_control = _derivatives(integral, stages, rows, self._affine, acts, last)
             blocks.append(by_state)
-            if by_state or state is None:
-                test = integral.evaluation
-                state = added(state, test.assemble(test, shared(by_state), self._symmetric))
+            test = integral.evaluation
+            flux = {key: block for key, block in by_state.items() if integral.flux_blocks and key[0] % test.stride}
+            rest = {key: block for key, block in by_state.items() if key not in flux}
+            assemble = partial(test.assemble, test, symmetric=self._symmetric)
+            if flux:
+                state = added(state, last_flux.of(shared(flux), assemble))
+            if rest or state is None:
+                state = added(state, assemble(shared(rest)))
             if by_control is not None:
                 control = added(control, by_control)
         assert state is not None
@@ -57,19 +63,19 @@ class Assembly:
         if self._restricted is not None and self._restricted[0] is control:
             return self._restricted[1]
         found = control.restrict(free, np.arange(control.shape[1]))
-        if any(last.has(control) for _, last in self._integrals):
+        if any(last.has(control) for _, _, last in self._integrals):
             self._restricted = control, found
         return found
 
 
 class LastMatrix:
-    """The last matrix of an integral, for blocks that are the same single numbers at every point of the equation.
+    """The last matrix of an integral, for blocks that are the same memory, or the same single numbers at every point.
 
     A source that enters a nonlinear equation linearly, for instance, has the same derivative everywhere.
     """
 
     def __init__(self) -> None:
-        self._last: tuple[dict[tuple[int, int], float], ScenarioMatrix] | None = None
+        self._last: tuple[Blocks, ScenarioMatrix] | None = None
 
     def has(self, matrix: ScenarioMatrix) -> bool:
         """Whether this is the last matrix, which may be the next one as well."""
@@ -77,12 +83,22 @@ class LastMatrix:
 
     def of(self, blocks: Blocks, assemble: Callable[[Blocks], ScenarioMatrix]) -> ScenarioMatrix:
         """The matrix of some blocks; the last one where these are the same."""
-        if any(sum(block.stride()) for block in blocks.values()):
-            return assemble(blocks)
-        numbers = {key: float(block.reshape(-1)[0]) for key, block in blocks.items()}
-        if self._last is None or self._last[0] != numbers:
-            self._last = numbers, assemble(blocks)
+        if self._last is None or not _same_blocks(blocks, self._last[0]):
+            self._last = blocks, assemble(blocks)
         return self._last[1]
+
+
+def _same_blocks(some: Blocks, others: Blocks) -> bool:
+    return some.keys() == others.keys() and all(_same_values(block, others[key]) for key, block in some.items())
+
+
+def _same_values(one: Tensor, other: Tensor) -> bool:
+    """Whether two blocks are the same memory, or one number each, which is the same."""
+    if one.shape != other.shape or one.stride() != other.stride():
+        return False
+    if one.data_ptr() == other.data_ptr():
+        return True
+    return not any(one.stride()) and float(one.reshape(-1)[0]) == float(other.reshape(-1)[0])
 
 
 def _derivatives(
@@ -99,27 +115,26 @@ def _derivatives(
         last: the last derivative by the controls.
     """
     if affine and integral.closed is not None:
-        return integral.closed_blocks(), _control_matrix(integral, stages, rows) if acts else None
+        return integral.closed_blocks(), _control_matrix(integral, len(stages)) if acts else None
     controls, at_points = integral.control_values(rows), integral.evaluation.evaluate(stages)
-    by_state = integral.state_blocks(at_points, controls)
     trial = integral.control_evaluation
+    by_state, by_control = integral.blocks(at_points, controls, acts and trial is not None)
     if not acts or trial is None:
         return by_state, None
-    by_control = shared(integral.control_blocks(at_points, controls))
-    return by_state, last.of(by_control, lambda blocks: integral.evaluation.assemble(trial, blocks))
+    by_control, assemble = shared(by_control), partial(integral.evaluation.assemble, trial)
+    # New arrays are not kept: the next ones are others.
+    numbers = not any(any(block.stride()) for block in by_control.values())
+    return by_state, last.of(by_control, assemble) if numbers else assemble(by_control)
 
 
-def _control_matrix(integral: Integral, stages: Tensor, rows: Tensor) -> ScenarioMatrix:
-    """The derivative of an affine integral by the controls (N, width).
+def _control_matrix(integral: Integral, rows: int) -> ScenarioMatrix:
+    """The derivative of an affine integral in closed form by the controls (N, width).
 
     That of one scenario is computed for some elements after the other, so that no values at all points are stored.
     """
     test, trial = integral.evaluation, integral.control_evaluation
     assert trial is not None
 
-    def blocks(piece: Integral) -> Blocks:
-        return piece.control_blocks(piece.evaluation.evaluate(stages), piece.control_values(rows))
-
-    if len(stages) > 1:
-        return test.assemble(trial, shared(blocks(integral)))
-    return test.assemble_pieces(trial, lambda first, end: blocks(integral.piece(first, end)))
+    if rows > 1:
+        return test.assemble(trial, shared(integral.closed_control_blocks(rows)))
+    return test.assemble_pieces(trial, lambda first, end: integral.piece(first, end).closed_control_blocks(rows))

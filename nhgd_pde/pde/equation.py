@@ -17,7 +17,7 @@ from ..linalg.counts import Counts
 from ..linalg.differences import PointFunction
 from ..linalg.factorisation import DIRECT
 from ..linalg.solvers.base import LinearSolver
-from ..linalg.sparse import ScenarioMatrix
+from ..linalg.sparse import Cuts, ScenarioMatrix
 from .assembly import Assembly
 from .form import Integral
 from .given import GivenData
@@ -275,6 +275,10 @@ class StateEquation:
     def _assembly(self) -> Assembly:
         return Assembly(self.integrals, self.affine, self._symmetric_integrals)
 
+    @cached_property
+    def _cuts(self) -> Cuts:
+        return Cuts()
+
     @property
     def _controlled(self) -> bool:
         """Whether controls enter the equation in another way than through the integrals."""
@@ -288,7 +292,9 @@ class StateEquation:
         if self.data is not None:
             through = state.restrict(self.free, np.arange(self.size))
             derivative = replace(derivative, through=through, data=self.data.at(v))
-        jacobian = Jacobian(state.restrict(self.free, self.free), lambda: state, self.counts, self.solver)
+        # The J of an affine equation is cut once.
+        cut = Cuts() if self.affine else self._cuts
+        jacobian = Jacobian(cut.of(state, self.free, self.free), lambda: state, self.counts, self.solver)
         return Linearisation(jacobian, derivative, lambda: blocks)
 
     def state_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:

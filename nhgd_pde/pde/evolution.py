@@ -207,8 +207,8 @@ class EvolutionEquation(StateEquation):
         below = mass.scaled(-1.0)
         if self.theta < 1.0:
             below = below + self.at_start(state, self._share)
-        free, every = self.spatial_free, np.arange(self._width)
-        matrix = BidiagonalMatrix(diagonal.restrict(free, free), below.restrict(free, free), self.steps, self.kept)
+        free, every, cut = self.spatial_free, np.arange(self._width), self._cuts.of
+        matrix = BidiagonalMatrix(cut(diagonal, free, free), cut(below, free, free), self.steps, self.kept)
         entering = None if direct is None else direct.restrict(free, np.arange(self.rows.width))
         derivative = ControlDerivative(self.rows, entering)
         if self.data is not None:
@@ -308,7 +308,8 @@ class _Step:
             blocks = integral.state_blocks(test.evaluate(stage), None)
             total = total + equation.at_end(test.assemble(test, blocks, equation.symmetric_steps), self.theta)
         free = equation.spatial_free
-        factors = Factorisation(total.restrict(free, free).host(), equation.counts, total.symmetric, equation.solver)
+        matrix = equation._cuts.of(total, free, free)
+        factors = Factorisation(matrix.host(), equation.counts, total.symmetric, equation.solver)
         return lambda b: factors.solve(b[None])[0]
 
     def _end_and_stage(self, u: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from .derivatives import gradient_along, leaves
 from .ranges import Guard
 
 Coefficients = Mapping[str, Tensor]
+_Found = dict[tuple[int, int], Tensor]
 
 # (u, grad, coefficients, x) -> (f0, f1), the integrand f0 phi + f1 . grad phi of the residual. A state of one field has
 # values u (S, P) and gradients grad (dim, S, P); a state of several fields has values (fields, S, P) and gradients
@@ -57,6 +59,8 @@ class Integral:
         name: name of the region in messages, such as `on right`; empty for the cells.
         scale: name of a scalar coefficient in which the part of the integrand with u is affine, and which the rest does
             not contain; empty where there is none or it is not known.
+        flux_blocks: as `ClosedForm.blocks`, the derivative of f1 alone, which depends on nothing but the coefficients
+            where it is linear in (u, grad u); None where it is not, or not known.
     """
 
     evaluation: EvaluationOperator
@@ -68,6 +72,7 @@ class Integral:
     guard: Guard | None = None
     name: str = ""
     scale: str = ""
+    flux_blocks: Callable[[Coefficients, int], dict[tuple[int, int], Tensor]] | None = None
 
     def refusal(self, rows: Tensor) -> str:
         """A sentence on a coefficient that leaves its range at controls (R, columns); empty where there is none."""
@@ -126,13 +131,26 @@ class Integral:
 
     def density(self, state: Tensor, controls: Tensor | None) -> Tensor:
         """The integrand (components, S, P) at a state (components, S, P) and control values (controls, R, P)."""
-        fields = state.reshape(self.evaluation.fields, -1, *state.shape[1:])
-        fields = fields[0] if len(fields) == 1 else fields.movedim(1, 0)
-        u, grad = fields[0], fields[1:] if fields.ndim == 3 else fields[1:].movedim(0, 1)
-        value, flux = self.form(u, grad, self._entered(controls), self.evaluation.quadrature.flat)
+        u, grad = self._u_and_grad(state)
+        value, flux = self.form(u, grad, self._entered(controls), self.x)
         flux = torch.zeros_like(grad) if flux is None else flux.expand(grad.shape)
         axis = u.ndim - 2
         return torch.cat([value.expand(u.shape).unsqueeze(axis), flux], dim=axis).reshape(state.shape)
+
+    @cached_property
+    def x(self) -> Tensor:
+        """(dim, P) the points, which an integral keeps whose integrand is evaluated again and again.
+
+        An integrand with a closed form, which knows no points, gets none, (dim, 0): it does not depend on them.
+        """
+        quadrature = self.evaluation.quadrature
+        return quadrature.flat if self.closed is None else quadrature.weights.new_empty(quadrature.dim, 0)
+
+    def _u_and_grad(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The values and the gradients in a state (components, S, P), as a `Pointwise` takes them."""
+        fields = state.reshape(self.evaluation.fields, -1, *state.shape[1:])
+        fields = fields[0] if len(fields) == 1 else fields.movedim(1, 0)
+        return fields[0], fields[1:] if fields.ndim == 3 else fields[1:].movedim(0, 1)
 
     @property
     def controlled(self) -> bool:
@@ -140,23 +158,31 @@ class Integral:
         return self.control_evaluation is not None and bool(self.controls)
 
     def control_values(self, rows: Tensor) -> Tensor | None:
-        """Control coefficients (R, columns) at the points, (controls, R, P)."""
+        """Control coefficients (R, columns) at the points, (controls, R, P); the last ones with one row are kept."""
         if self.control_evaluation is None or not self.controls:
             return None
-        return self.control_evaluation.evaluate(rows)[:: self.control_evaluation.stride]
+        if not (self._last_controls and torch.equal(self._last_controls[0][0], rows)):
+            found = self.control_evaluation.values(rows)
+            if len(rows) > 1:
+                return found
+            self._last_controls[:] = [(rows.clone(), found)]
+        return self._last_controls[0][1]
+
+    @cached_property
+    def _last_controls(self) -> list[tuple[Tensor, Tensor]]:
+        return []
 
     def state_blocks(self, state: Tensor, controls: Tensor | None) -> Blocks:
         """dF/d(u, grad u) at the points, block by block, without zero blocks."""
-        return self._blocks(lambda s: self.density(s, controls), state)
+        return self._derivatives(state, controls, True, False)[0]
 
     def control_blocks(self, state: Tensor, controls: Tensor | None) -> Blocks:
         """dF/dv at the points."""
-        if controls is None:
-            return {}
-        # All scenarios have the same control, but each has its own derivative.
-        spread = controls.expand(-1, state.shape[1], -1)
-        blocks = self._blocks(lambda c: self.density(state, c), spread)
-        return {(i, j * self.evaluation.stride): block for (i, j), block in blocks.items()}
+        return self._derivatives(state, controls, False, controls is not None)[1]
+
+    def blocks(self, state: Tensor, controls: Tensor | None, acts: bool) -> tuple[Blocks, Blocks]:
+        """`state_blocks`, and `control_blocks` where they are wanted, from one evaluation of the integrand."""
+        return self._derivatives(state, controls, True, acts and controls is not None)
 
     def control_test(self, densities: Tensor) -> Tensor:
         """Integrates densities (controls, R, P) against the functions of the controls: (R, columns)."""
@@ -185,13 +211,27 @@ class Integral:
     def closed_blocks(self) -> Blocks:
         """dF/d(u, grad u) in closed form without controls, without zero blocks."""
         assert self.closed is not None
-        quadrature = self.evaluation.quadrature
-        found = self.closed.blocks(self.coefficients, quadrature.dim)
-        shape = quadrature.weights.shape
+        return self._nonzero(self.closed.blocks(self.coefficients, self.evaluation.quadrature.dim))
+
+    def _nonzero(self, found: dict[tuple[int, int], Tensor]) -> Blocks:
+        """Factors (rows, P) as blocks, without those that are zero."""
+        shape = self.evaluation.quadrature.weights.shape
         # A coefficient may stand in several blocks.
         each = {id(block): block for block in found.values()}
         nonzero = {key: bool(torch.count_nonzero(block)) for key, block in each.items()}
         return {key: block.reshape(-1, *shape) for key, block in found.items() if nonzero[id(block)]}
+
+    def closed_control_blocks(self, rows: int) -> Blocks:
+        """dF/dv of an integrand in closed form that is affine in the state and the controls together, in some rows."""
+        assert self.closed is not None
+        found: _Found = {}
+        quadrature = self.evaluation.quadrature
+        with torch.enable_grad():
+            (controls,) = leaves([quadrature.weights.new_zeros(len(self.controls), rows, quadrature.points)])
+            load = self.closed.load(self._entered(controls)).expand(rows, -1)
+        every = range(0, self.evaluation.stride * len(controls), self.evaluation.stride)
+        self._differentiate([(0, load)], [controls], [(found, every)])
+        return found
 
     def closed_load(self) -> Tensor:
         """The integral at the zero state without controls, tested with every function; (rows, size)."""
@@ -208,23 +248,61 @@ class Integral:
             total += self.evaluation.piece(first, end).test(density)
         return total
 
-    def _blocks(self, density: Callable[[Tensor], Tensor], point: Tensor) -> Blocks:
+    def _derivatives(
+        self, state: Tensor, controls: Tensor | None, by_state: bool, by_control: bool
+    ) -> tuple[Blocks, Blocks]:
         # The integrand acts point by point. So one backward pass for each component of the integrand, with a constant
-        # cotangent, gives a row of the derivative at all points. Reverse mode is used because the first use of
-        # torch.func or of forward mode imports torch's compiler, which takes a second.
-        blocks: dict[tuple[int, int], Tensor] = {}
-        shape = self.evaluation.quadrature.weights.shape
+        # cotangent, gives a row of the derivatives at all points. Reverse mode is used because the first use of
+        # torch.func or of forward mode imports torch's compiler, which takes a second. Values and gradients are leaves
+        # of their own, so that nothing is computed for those that a component does not depend on.
+        stride = self.evaluation.stride
+        values = range(0, len(state), stride)
+        gradients = [i for i in range(len(state)) if i % stride]
+        u, grad = self._u_and_grad(state)
+        at: list[Tensor] = []
+        columns: list[tuple[_Found, Sequence[int]]] = []
+        found: tuple[_Found, _Found] = ({}, {})
         with torch.enable_grad():
-            (argument,) = leaves([point])
-            value = density(argument)
-            if not value.requires_grad:
-                return blocks
-            for i, component in enumerate(value):
-                (row,) = torch.autograd.grad(component.sum(), argument, retain_graph=True, allow_unused=True)
-                for j, entry in enumerate(row if row is not None else ()):
+            if by_state:
+                u, grad = at = leaves([u, grad])
+                columns = [(found[0], values), (found[0], gradients)]
+            if by_control and controls is not None:
+                # All scenarios have the same control, but each has its own derivative.
+                (controls,) = leaves([controls.expand(-1, state.shape[1], -1)])
+                at, columns = [*at, controls], [*columns, (found[1], range(0, stride * len(controls), stride))]
+            coefficients = self._entered(controls)
+            value, flux = self.form(u, grad, coefficients, self.x)
+            known = {} if self.flux_blocks is None else self.flux_blocks(coefficients, stride - 1)
+            if known and not any(block.requires_grad for block in known.values()):
+                found[0].update(self._nonzero(known) if by_state else {})
+                flux = None
+            self._differentiate(zip(values, _split(value.expand(u.shape)), strict=True), at, columns)
+            if flux is not None:
+                self._differentiate(zip(gradients, _split(flux.expand(grad.shape)), strict=True), at, columns)
+        return found
+
+    def _differentiate(
+        self,
+        rows: Iterable[tuple[int, Tensor]],
+        at: Sequence[Tensor],
+        columns: Sequence[tuple[_Found, Sequence[int]]],
+    ) -> None:
+        """Enter the blocks of some numbered components by leaves; for each leaf their place and their columns."""
+        shape = self.evaluation.quadrature.weights.shape
+        for i, component in rows:
+            if not component.requires_grad:
+                continue
+            # A given cotangent would import torch's symbolic shapes, which takes a second; that of a sum is the same.
+            derivatives = torch.autograd.grad(component.sum(), at, retain_graph=True, allow_unused=True)
+            for derivative, (blocks, numbers) in zip(derivatives, columns, strict=True):
+                for j, entry in zip(numbers, () if derivative is None else _split(derivative), strict=False):
                     if torch.count_nonzero(entry):
                         blocks[i, j] = _packed(entry).reshape(-1, *shape)
-        return blocks
+
+
+def _split(values: Tensor) -> Tensor:
+    """Values (..., S, P) -> (components, S, P)."""
+    return values.reshape(-1, *values.shape[-2:])
 
 
 def _packed(values: Tensor) -> Tensor:

@@ -50,7 +50,14 @@ class AllenCahnSpec(Equation):
         }
         capacity = x.new_ones(x.shape[1])
         return Interior(
-            allen_cahn, coefficients, affine=False, symmetric=True, coercive=False, absorbing=True, capacity=capacity
+            allen_cahn,
+            coefficients,
+            affine=False,
+            symmetric=True,
+            coercive=False,
+            absorbing=True,
+            capacity=capacity,
+            flux_blocks=lambda c, dim: {(1 + i, 1 + i): c["epsilon"] for i in range(dim)},
         )
 
 

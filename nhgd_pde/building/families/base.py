@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ...fem.state_space import FieldGroup, StateSpace
     from ...inner.residual import TestNorm
     from ...pde.cell_fields import Quantities
-    from ...pde.form import ClosedForm, Pointwise
+    from ...pde.form import ClosedForm, Coefficients, Pointwise
     from ...problem_file.loading import ProblemFile
     from ..values import Values
 
@@ -67,6 +67,7 @@ class Interior:
         derived: the field whose time derivative stands in the equation of each field; None for the first group of
             fields, each in its own.
         scale: a coefficient in which the part of the integrand with the state is affine, see `Integral`.
+        flux_blocks: the derivative of a flux that is linear, see `Integral`.
         computed: coefficients that are computed from others: they have no key in the file, and are not in the output.
             All other coefficients are; `name 0`, `name 1`, ... are the components of a vector.
         quantities: further quantities for the output, such as a stress; None without. Their means over the cells are
@@ -92,6 +93,7 @@ class Interior:
     derived: tuple[int, ...] | None = None
     multiplier: Tensor | None = None
     scale: str = ""
+    flux_blocks: Callable[[Coefficients, int], dict[tuple[int, int], Tensor]] | None = None
     computed: tuple[str, ...] = ()
     quantities: Quantities | None = None
 

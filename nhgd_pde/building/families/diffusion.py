@@ -71,7 +71,7 @@ class SemilinearSpec(Equation):
     starter: ClassVar[Starter] = Starter(pde={"nonlinearity": '"u**3"'})
 
     def interior(self, values: Values, space: StateSpace) -> Interior:
-        from ...pde.poisson import semilinear
+        from ...pde.poisson import conduction_blocks, semilinear
         from .coefficients import conductivity_of, points
 
         x = points(space)
@@ -85,7 +85,8 @@ class SemilinearSpec(Equation):
             "conductivity": values.tensor(conductivity),
             "source": values.tensor(values.regional("pde.source", self.source, x)),
         }
-        return Interior(form, coefficients, False, symmetric, False, "u" in self.nonlinearity.variables)
+        absorbing = "u" in self.nonlinearity.variables
+        return Interior(form, coefficients, False, symmetric, False, absorbing, flux_blocks=conduction_blocks)
 
 
 class HeatSpec(Equation):
