@@ -107,8 +107,8 @@ def contributions(
     nodes[free] = products[0].numpy()
     summed = nodes.reshape(-1, fine.space.size).sum(axis=0)
     doubts = _UNSURE * products
-    second = finer.second_surplus(state), finer.second_surplus(adjoint)
-    if second[0] is not None and second[1] is not None:
+    second = finer.second_surpluses(state, adjoint)
+    if second is not None:
         doubts = 0.5 * (of_state * (unknowns(second[0]) - du) - residual * (unknowns(second[1]) - dp))
     better = (u + du, v)
     recovered = fine.outer_derivatives(*better)[1] + kinks - fine.control_product_transposed(*better, p + dp)

@@ -67,8 +67,8 @@ class Enriched(Protocol):
         """What a recovery of higher order adds to an adjoint variable."""
         ...
 
-    def second_surplus(self, whole: np.ndarray) -> np.ndarray | None:
-        """What a second recovery adds to a state or an adjoint variable; None where there is only one recovery.
+    def second_surpluses(self, state: np.ndarray, adjoint: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """What a second recovery adds to a state and an adjoint variable; None where there is only one recovery.
 
         The difference of the two recoveries shows how well a recovery is known.
         """

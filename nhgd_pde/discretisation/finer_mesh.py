@@ -71,14 +71,22 @@ class FinerMesh:
     # Adjoint variables are functions of the same space.
     adjoint, adjoint_surplus = state, state_surplus
 
-    def second_surplus(self, whole: np.ndarray) -> np.ndarray:
-        """(1, N) -> (1, N of the fine problem): what a recovery from wider patches adds to a state."""
-        found, start = [], 0
-        rows = whole.reshape(-1, self.coarse.space.size)
-        for each in self.coarse.space.parts:
-            found.append(self._wider_surplus(each, rows[:, start : start + each.size]))
-            start += each.size
-        return np.concatenate(found, axis=1).reshape(1, -1)
+    def second_surpluses(self, state: np.ndarray, adjoint: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(1, N) -> (1, N of the fine problem): what a recovery from wider patches adds to a state and an adjoint.
+
+        Both, and all components of a vector, are recovered together, as the patches take most of the time.
+        """
+        rows = np.concatenate([each.reshape(-1, self.coarse.space.size) for each in (state, adjoint)])
+        parts = self.coarse.space.parts
+        starts = np.cumsum([0, *(each.size for each in parts)])
+        columns: dict[int, np.ndarray] = {}
+        for space in {id(each): each for each in parts}.values():
+            alike = [k for k, each in enumerate(parts) if each is space]
+            every = np.concatenate([rows[:, starts[k] : starts[k + 1]] for k in alike])
+            found = self._wider_surplus(space, every)
+            columns.update(zip(alike, np.split(found, len(alike)), strict=True))
+        both = np.concatenate([columns[k] for k in range(len(parts))], axis=1)
+        return both[: len(both) // 2].reshape(1, -1), both[len(both) // 2 :].reshape(1, -1)
 
     @cached_property
     def controls(self) -> sp.csr_matrix:

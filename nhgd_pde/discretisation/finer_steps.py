@@ -87,7 +87,7 @@ class FinerSteps:
         levels = self._levels(whole)
         return _interleaved(np.zeros_like(levels[:1]), *self._slopes(levels[1:]))
 
-    def second_surplus(self, whole: np.ndarray) -> None:
+    def second_surpluses(self, state: np.ndarray, adjoint: np.ndarray) -> None:
         return None
 
     @cached_property
