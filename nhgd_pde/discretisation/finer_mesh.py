@@ -80,10 +80,10 @@ class FinerMesh:
         parts = self.coarse.space.parts
         starts = np.cumsum([0, *(each.size for each in parts)])
         columns: dict[int, np.ndarray] = {}
-        for space in {id(each): each for each in parts}.values():
-            alike = [k for k, each in enumerate(parts) if each is space]
+        for one in {id(each): each for each in parts}.values():
+            alike = [k for k, each in enumerate(parts) if each is one]
             every = np.concatenate([rows[:, starts[k] : starts[k + 1]] for k in alike])
-            found = self._wider_surplus(space, every)
+            found = self._wider_surplus(one, every)
             columns.update(zip(alike, np.split(found, len(alike)), strict=True))
         both = np.concatenate([columns[k] for k in range(len(parts))], axis=1)
         return both[: len(both) // 2].reshape(1, -1), both[len(both) // 2 :].reshape(1, -1)
