@@ -15,7 +15,8 @@ from nhgd_pde.discretisation import ErrorEstimate
 
 # Problems whose second finest meshes together take a few seconds; those of all take one or two minutes.
 QUICK = {"mother", "interval_p2", "neumann", "dirichlet", "heat", "anisotropic", "reference_p2", "cells_p2"}
-# The error is some hundred times smaller than its parts, which cancel: no estimate of its parts finds so small a sum.
+# The error is some hundred times smaller than its parts, which cancel: no estimate of its parts finds so small a sum,
+# but it knows how uncertain it is.
 CANCELLED = {"outflow", "elastic_block"}
 
 
@@ -28,10 +29,7 @@ def known(names: set[str] | None = None) -> list[Any]:
     """Every problem, the long ones with the mark `slow`."""
     found = []
     for name in KNOWN if names is None else names:
-        marks = [] if name in QUICK else [pytest.mark.slow]
-        if name in CANCELLED:
-            marks.append(pytest.mark.xfail(reason="the parts of the error cancel"))
-        found.append(pytest.param(name, marks=marks))
+        found.append(pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]))
     return found
 
 
@@ -42,7 +40,10 @@ def test_there_are_at_least_forty_of_them() -> None:
 @pytest.mark.parametrize("name", known())
 def test_the_effectivity_on_the_second_finest_mesh(name: str) -> None:
     _, error, estimate = on(name, KNOWN[name].cells[-2])
-    assert 0.5 <= estimate.value / error <= 2.0
+    if name in CANCELLED:
+        assert abs(estimate.value - error) <= estimate.uncertainty
+    else:
+        assert 0.5 <= estimate.value / error <= 2.0
 
 
 @pytest.mark.parametrize(
