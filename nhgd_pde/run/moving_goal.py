@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..discretisation import Estimator, NoEstimateError
 from ..engine.loop import Iterate, Nearness
 from ..engine.optimality_gap import GapBound
+from ..engine.outer.reduced_objective import Evaluation
 from ..objective.convexity import convexity
 from ..output.sealed import first_line
 from ..pde_problem import PDEProblem
@@ -32,6 +33,16 @@ class Standing:
     state: np.ndarray
     adjoint: np.ndarray
     problem: PDEProblem
+
+
+@dataclass(frozen=True, eq=False)
+class _Bound:
+    """The bound at an evaluation of an iterate, and the bound from which the next step goes on."""
+
+    evaluation: Evaluation
+    iteration: int
+    bound: GapBound
+    base: GapBound
 
 
 class MovingGoal:
@@ -60,7 +71,7 @@ class MovingGoal:
         self._convexity = convexity(problem.objective, problem.outer_metric, problem.start()[1]) if steps else 0.0
         self._share = _SHARE if self.bounded else _SHARE / _DOUBT
         self._goal: float | None = self._share * expected if expected else None
-        self._bound: tuple[Iterate, GapBound] | None = None
+        self._bound: _Bound | None = None
         self._at, self._refused = -1, False
 
     @property
@@ -79,17 +90,20 @@ class MovingGoal:
         return Nearness(math.inf, 0.0) if self._refused else Nearness(gap, self._goal or 0.0)
 
     def _bound_at(self, iterate: Iterate) -> GapBound:
-        """The bound at an iterate. The method begins anew where an iterate has been evaluated."""
-        value, norm = iterate.evaluation.value, iterate.evaluation.norm
-        if self._bound is not None and self._bound[0].evaluation is iterate.evaluation:
-            return self._bound[1]
-        followed = self._bound is not None and self._bound[0].iteration + 1 == iterate.iteration
-        if self._bound is not None and followed and iterate.evaluation.blended:
-            found = self._bound[1].after(value, norm)
-        else:
-            found = GapBound.at(self._convexity, value, norm)
-        self._bound = iterate.without_oracle(), found
-        return found
+        """The bound at an iterate; evaluated again, it is the same point, from which the method begins anew."""
+        evaluation, last = iterate.evaluation, self._bound
+        value, norm = evaluation.value, evaluation.norm
+        begun = GapBound.at(self._convexity, value, norm)
+        if last is None or iterate.iteration not in (last.iteration, last.iteration + 1):
+            self._bound = _Bound(evaluation, iterate.iteration, begun, begun)
+        elif iterate.iteration == last.iteration + 1:
+            found = last.base.after(value, norm)
+            self._bound = _Bound(evaluation, iterate.iteration, found, found)
+        elif evaluation is not last.evaluation:
+            again = replace(last.bound, value=value, norm=norm)
+            self._bound = _Bound(evaluation, iterate.iteration, again, begun)
+        assert self._bound is not None
+        return self._bound.bound
 
     def _estimated(self, iterate: Iterate) -> float:
         problem, v = self._problem, iterate.evaluation.v
