@@ -70,7 +70,8 @@ def test_huge_texts_are_refused_before_they_are_parsed_to_their_end(
 ) -> None:
     start = time.process_time()
     assert expected in complaint(tmp_path / "p.yaml", content)
-    assert time.process_time() - start < 2.0
+    # To its end, the second text takes nine seconds of an idle processor; a busy one may take twice as long for both.
+    assert time.process_time() - start < 5.0
 
 
 def test_an_endless_file_is_not_read_to_its_end() -> None:

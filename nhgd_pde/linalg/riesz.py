@@ -15,9 +15,13 @@ from .products import BlockDiagonalMatrix, repeated
 from .safe_lengths import dot, length, magnitude, paired_length
 from .sparse import SparseMatrix
 
-# The smallest eigenvalue is known well enough where an inverse iteration lowers its estimate by less than this factor:
-# the first one, and others.
-_NEARLY, _SETTLED = 0.6, 0.9
+# The smallest eigenvalue is known well enough where an inverse iteration lowers its estimate by less than this factor.
+_SETTLED = 0.9
+# The first inverse iteration is enough where it lowers the estimate by less than this factor, to a small share of one,
+# the mean of the eigenvalues: a constant may be near the eigenvector of a large one, and stay there.
+_NEARLY, _SMALL = 0.6, 0.1
+# Inverse iterations from a rough vector are made where the estimate is above this; their number.
+_LARGE, _ROUGH_STEPS = 0.4, 3
 # Squares of lengths that need no scaling.
 _USUAL = 1e-200, 1e200
 
@@ -135,16 +139,15 @@ class RieszMap:
         D^1/2 x, which gives every node the same weight, however much the coefficients differ. The first quotient is
         that of the inverse, which a product with it yields.
         """
-        d, quotient, least = self._diagonal, math.inf, _NEARLY
+        d, quotient = self._diagonal, math.inf
         x = d.rsqrt()[None]
-        for _ in range(4):
+        for k in range(4):
             image = self.gradient(d * x)
-            before = quotient if least == _SETTLED else dot(x, d * x) / dot(x, d * image)
+            before = quotient if k else dot(x, d * x) / dot(x, d * image)
             x = image / image.abs().max()
             quotient = self._quotient(x)
-            if quotient >= least * before:
+            if (quotient >= _SETTLED * before) if k else (_NEARLY * before <= quotient <= _SMALL):
                 break
-            least = _SETTLED
         return x
 
     def _quotient(self, x: Tensor) -> float:
@@ -155,11 +158,21 @@ class RieszMap:
     def _smallest_eigenvalue(self) -> float:
         """A lower bound of the smallest eigenvalue of D^-1 K: half the Rayleigh quotient of `smoothest`.
 
-        The quotient converges twice as fast as the vector; the factor of one half covers the remaining error.
+        The quotient converges twice as fast as the vector; the factor of one half covers the remaining error. Where the
+        quotient is not far below one, the mean of the eigenvalues, K is like a mass matrix, whose eigenvector of the
+        smallest eigenvalue oscillates: then inverse iterations from a rough vector find it.
         """
         if self.diagonal:
             return 1.0
-        return 0.5 * self._quotient(self.smoothest)
+        quotient = self._quotient(self.smoothest)
+        if quotient > _LARGE:
+            d = self._diagonal
+            x = (torch.sin(torch.arange(1, len(d) + 1, dtype=d.dtype, device=d.device) ** 2) * d.rsqrt())[None]
+            for _ in range(_ROUGH_STEPS):
+                x = self.gradient(d * x)
+                x = x / x.abs().max()
+            quotient = min(quotient, self._quotient(x))
+        return 0.5 * quotient
 
 
 class ExactRieszMap(RieszMap):
