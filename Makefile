@@ -29,13 +29,14 @@ solve: $(VENV)/.ready
 
 # A process a core, with one thread each. Tests start many processes: where the environment forbids to keep compiled
 # modules, each of them would compile the package again.
-PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 test: lint types
-	$(PYTEST) -m "not slow"
+	$(PYTEST) --dist loadfile -m "not slow"
 
+# Few tests of a file may take minutes: a process that has nothing left to do takes some from another one.
 test-slow: $(VENV)/.ready-dev
-	$(PYTEST) -m slow
+	$(PYTEST) --dist worksteal -m slow
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .

@@ -245,8 +245,8 @@ def test_a_sample_of_malformed_checkpoints_is_refused_or_gives_a_status(name: st
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_every_malformed_checkpoint_is_refused_or_gives_a_status(name: str, tmp_path: Path) -> None:
-    check_malformed(name, 600, tmp_path)
+def test_many_malformed_checkpoints_are_refused_or_give_a_status(name: str, tmp_path: Path) -> None:
+    check_malformed(name, 300, tmp_path)
 
 
 def check_malformed(name: str, count: int, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_places_where_files_cannot_be_written_end_in_sentences() -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_runs_that_are_killed_again_and_again_lose_nothing(kind: Kind) -> None:
     load_everything()
-    check(kind, 12)
+    check(kind, 6)
 
 
 def check(kind: Kind, kills: int) -> None:
