@@ -308,7 +308,7 @@ class PDEProblem:
 
     @of_controls("v")
     def scenario_derivatives(self, u: Tensor, v: Tensor, slopes: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """By u (S, n), and at fixed u by v (S, p), of slopes (S,), one by default, times values, plus penalties."""
+        """Derivatives of slopes (S,), by default 1, times values plus penalties: by u (S, n) and by v (S, p)."""
         state, control = self.objective.scenario_derivatives(self.equation.embed(u, v), v, slopes)
         whole = control + self.equation.each_restrict_data(state, v)
         return self.equation.restrict(state), self._each_pulled_back(whole)

@@ -24,6 +24,7 @@ from nhgd_pde.fem.mesh import domain
 from nhgd_pde.fem.nesting import parents, prolongation
 from nhgd_pde.fem.refinement import halved
 from nhgd_pde.fem.spaces import space
+from nhgd_pde.run.trust import digits_that_count
 
 CPU = torch.device("cpu")
 MESHES = {
@@ -255,3 +256,17 @@ def test_no_digit_counts_where_the_optimiser_has_only_begun(tmp_path: Path) -> N
     assert solution.status == "stopped"
     assert solution.stats["errors"]["optimisation"] is None and solution.stats["digits"] == 0
     assert "of the optimiser is not known" in (tmp_path / "run" / "run.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("part", ["optimisation", "sampling", "estimate"])
+@pytest.mark.parametrize("error", [float("inf"), float("nan")])
+def test_no_digit_counts_where_an_error_is_not_finite(part: str, error: float) -> None:
+    errors = {"optimisation": 1e-9, "sampling": None, "discretisation": 1e-5, "estimate": 1e-6}
+    assert digits_that_count(1.0, errors, True) == 5
+    assert digits_that_count(1.0, {**errors, part: error}, True) == 0
+
+
+def test_an_unknown_error_of_the_optimiser_counts_where_the_run_has_not_converged() -> None:
+    errors = {"optimisation": None, "discretisation": 1e-5}
+    assert digits_that_count(1.0, errors, True) == 5
+    assert digits_that_count(1.0, errors, False) == 0

@@ -114,7 +114,7 @@ class Estimator:
             raise NoEstimateError(f"with half the width {error}") from None
         indicator = _on_cells(self._mesh(solution.problem), np.abs(found.nodes))
         value = found.total + of_time
-        if not (math.isfinite(value) and np.isfinite(indicator).all()):
+        if not (math.isfinite(value) and math.isfinite(uncertainty) and np.isfinite(indicator).all()):
             raise NoEstimateError("the residuals on the refined mesh are not finite")
         seconds = time.perf_counter() - start
         data = found.data + found.costs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -37,18 +37,15 @@ def wanted(problem: Problem, kept: bool) -> bool:
 def with_trust(estimator: Estimator, solution: Solution, last: Iterate) -> Solution:
     """The solution with an estimate of its discretisation error, beside the other errors of the objective."""
     estimate, reason = _estimate(estimator, solution)
+    bound = bounded_gap(solution.problem, last)
     errors = {
-        "optimisation": bounded_gap(solution.problem, last) or optimisation_error(solution.history),
+        "optimisation": optimisation_error(solution.history) if bound is None else bound,
         "algebraic": algebraic_error(solution.problem, last),
         "sampling": sampling_error(solution),
         "discretisation": None if estimate is None else abs(estimate.value),
         "estimate": None if estimate is None else estimate.uncertainty,
     }
-    known = [each for each in errors.values() if each is not None and math.isfinite(each)]
-    digits = None if estimate is None else counting_digits(solution.objective, sum(known))
-    if digits and errors["optimisation"] is None and solution.status != "converged":
-        # How far the optimiser is from the optimum is not known, and may be any number.
-        digits = 0
+    digits = None if estimate is None else digits_that_count(solution.objective, errors, solution.status == "converged")
     entries: dict[str, Any] = {
         "discretisation_error": None if estimate is None else estimate.value,
         "digits": digits,
@@ -59,6 +56,16 @@ def with_trust(estimator: Estimator, solution: Solution, last: Iterate) -> Solut
     if estimate is not None:
         entries["seconds_estimate"] = estimate.seconds
     return replace(solution, estimate=estimate, stats={**solution.stats, **entries})
+
+
+def digits_that_count(objective: float, errors: Mapping[str, float | None], converged: bool) -> int:
+    """The number of digits of an objective that all its errors leave; none where one of them is not finite.
+
+    The error of the optimiser may be any number where it is not known and the run has not converged.
+    """
+    if errors["optimisation"] is None and not converged:
+        return 0
+    return counting_digits(objective, sum(each for each in errors.values() if each is not None))
 
 
 def _estimate(estimator: Estimator, solution: Solution) -> tuple[ErrorEstimate | None, str]:
