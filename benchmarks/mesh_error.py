@@ -34,7 +34,7 @@ from benchmarks.reference import (
     spectral_optimum,
 )
 from nhgd_pde.discretisation import ErrorEstimate, estimate_error
-from nhgd_pde.discretisation.counting_digits import counting_digits
+from nhgd_pde.output.counting_digits import counting_digits
 
 
 @dataclass(frozen=True)

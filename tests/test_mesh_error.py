@@ -18,12 +18,12 @@ import nhgd_pde as nhgd
 from benchmarks.mesh_error import EXTRAPOLATED, Case, digits_said, measured, optimum_of
 from benchmarks.reference import ALPHA, poisson_control
 from nhgd_pde.discretisation import NoEstimateError, estimate_error
-from nhgd_pde.discretisation.counting_digits import counting_digits, with_uncertainty
 from nhgd_pde.discretisation.surplus import surplus
 from nhgd_pde.fem.mesh import domain
 from nhgd_pde.fem.nesting import parents, prolongation
 from nhgd_pde.fem.refinement import halved
 from nhgd_pde.fem.spaces import space
+from nhgd_pde.output.counting_digits import counting_digits, with_uncertainty
 from nhgd_pde.run.trust import digits_that_count
 
 CPU = torch.device("cpu")

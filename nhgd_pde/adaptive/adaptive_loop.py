@@ -224,7 +224,7 @@ class AdaptiveLoop:
         stats = {**solution.stats, "status": end.status, "message": message, "levels": records, "all_levels": totals}
         text = self.problem.yaml(None if files is None else files.path)
         return replace(
-            solution, status=end.status, message=message, stats=stats, problem_yaml=text, levels=tuple(levels)
+            solution, status=end.status, message=message, stats=stats, written_yaml=text, levels=tuple(levels)
         )
 
 

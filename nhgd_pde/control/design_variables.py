@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from inspect import signature
-from typing import Any, ParamSpec, TypeVar
-
-from torch import Tensor
+from typing import Any, ParamSpec, TypeVar, cast
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -22,17 +20,17 @@ def of_controls(*names: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
 
     def decorate(method: Callable[P, T]) -> Callable[P, T]:
         parameters = list(signature(method).parameters)
+        places = [parameters.index(name) for name in names]
 
         @wraps(method)
         def with_controls(*arguments: P.args, **named: P.kwargs) -> T:
-            problem: Any = arguments[0]
-
-            def entered(name: str, given: Any) -> Tensor | Any:
-                return problem.control.physical(given) if name in names else given
-
-            in_place: Any = [entered(name, given) for name, given in zip(parameters, arguments, strict=False)]
-            by_name: Any = {name: entered(name, given) for name, given in named.items()}
-            return method(*in_place, **by_name)
+            in_place, by_name, problem = list(arguments), dict(named), cast(Any, arguments[0])
+            for place, name in zip(places, names, strict=True):
+                if place < len(in_place):
+                    in_place[place] = problem.control.physical(in_place[place])
+                elif name in by_name:
+                    by_name[name] = problem.control.physical(by_name[name])
+            return cast(Callable[..., T], method)(*in_place, **by_name)
 
         return with_controls
 

@@ -74,7 +74,7 @@ class Factorisation:
     def _solve(self, b: Tensor, transposed: bool) -> Tensor:
         self._counts.solves += b.shape[0]
         prepared = self.prepared
-        if self._rtol is not None and isinstance(prepared, Iterative):
+        if self._rtol is not None and not prepared.exact and isinstance(prepared, Iterative):
             found = prepared.solve_within(b, self._rtol, transposed)
         else:
             found = prepared.solve_transposed(b) if transposed else prepared.solve(b)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..discretisation.counting_digits import with_uncertainty
+from ..output.counting_digits import with_uncertainty
 
 
 def trust_sentence(stats: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +77,7 @@ class Answer:
             estimate `gradient_error` of the error of the gradient that they leave, in the norm of `gradient`.
         history: a mapping for each outer iteration, the rows of history.csv.
         stats: the content of summary.json, a mapping.
-        problem_yaml: the text of the problem file with all defaults filled in.
+        written_yaml: the text of `problem_yaml` where it is known already; None where it is made when it is read.
         source: the problem as it was loaded, from which `save` makes a folder that can be loaded again.
     """
 
@@ -88,7 +89,7 @@ class Answer:
     certificate: Certificate
     history: tuple[Row, ...]
     stats: Mapping[str, Any]
-    problem_yaml: str
+    written_yaml: str | None
     source: Source
 
     def __repr__(self) -> str:
@@ -97,6 +98,11 @@ class Answer:
             f"{type(self).__name__}({stats['name']}: {self.status}, objective {self.objective:.9e}, "
             f"{stats['outer_iterations']} iterations, {len(self.control):,} control unknowns, {stats['seconds']:.2g} s)"
         )
+
+    @cached_property
+    def problem_yaml(self) -> str:
+        """The text of the problem file with all defaults filled in."""
+        return self.source.problem.yaml() if self.written_yaml is None else self.written_yaml
 
     def fields(self) -> tuple[Grid, FieldData] | None:
         """The fields for ParaView; None where the answer has none."""

@@ -32,7 +32,7 @@ class Outcome:
         solved: the outer problem that was minimised last.
         found: its result, with the first and the last iterate of the run.
         search: entries of summary.json on the search for the start; empty where there was none.
-        text: the resolved problem file.
+        text: the resolved problem file; None for a run without a folder.
         stage: number of the stage of a continuation that was solved last.
     """
 
@@ -47,7 +47,7 @@ class Outcome:
     ranks: Mapping[str, float | int]
     judgement: Judgement | None
     search: Mapping[str, Any]
-    text: str
+    text: str | None
     stage: int
 
     def common(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class Outcome:
             "certificate": self._certificate,
             "history": tuple(self.records.rows),
             "stats": self.summary(),
-            "problem_yaml": self.text,
+            "written_yaml": self.text,
             "source": Source(self.problem, self.stage, saved(self.solved) if self.solved.relaxations else None),
         }
 

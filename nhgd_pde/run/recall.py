@@ -66,5 +66,5 @@ def _of_last_mesh(path: Path, text: str, summary: Mapping[str, Any]) -> Solution
     if not levels or levels[-1].level not in folders:
         raise OutputError(f"{path}: expected the run folders of its meshes in {path / LEVELS}, found none of the last")
     answer = cast(Solution, recalled(folders[levels[-1].level]))
-    own = {"status": summary["status"], "message": summary["message"], "stats": summary, "problem_yaml": text}
+    own = {"status": summary["status"], "message": summary["message"], "stats": summary, "written_yaml": text}
     return replace(answer, levels=levels, **own)

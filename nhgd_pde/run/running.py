@@ -96,12 +96,12 @@ class Run:
             lock: the lock of the folder; None on a rank that does not write.
         """
         with self._watch.stopped():
-            text = self._problem.yaml(path)
+            text = None if path is None else self._problem.yaml(path)
         self._sequence = ProblemSequence(self._fitted(), self._problem.method.stopping)
         self._sequence.warm = self._initial is not None
         resumed: Checkpoint | None = None
         with self._team.together():
-            if path is not None:
+            if path is not None and text is not None:
                 checkpoints = Checkpoints(path, self._oracle, self._problem)
                 resumed = self._resumed(path, checkpoints) if resume else None
                 self._recorder = self._opened(path, checkpoints, resume, text, lock)
@@ -370,7 +370,7 @@ class Run:
             self._records.warnings.append(f"the answer could not be judged: {error}")
             return None
 
-    def _outcome(self, found: Minimum, judged: Judgement | None, earlier: int, text: str) -> Outcome:
+    def _outcome(self, found: Minimum, judged: Judgement | None, earlier: int, text: str | None) -> Outcome:
         sentence = "" if judged is None else judged.sentence(found.last.evaluation)
         return Outcome(
             problem=self._problem,

@@ -66,7 +66,7 @@ class SavedSolution:
             **{key: summary.get(key, "") for key in ("status", "message")},
             "stats": summary,
             "history": tuple(read_history(folder)),
-            "problem_yaml": text,
+            "written_yaml": text,
             "source": Source(problem, self.stage, self.rounds),
         }
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..discretisation.counting_digits import counting_digits
 from ..engine.optimality_gap import gap_of
 from ..engine.search import outer_space
 from ..linalg.safe_lengths import dot
 from ..objective.convexity import convexity
+from ..output.counting_digits import counting_digits
 from ..output.sealed import first_line
 
 if TYPE_CHECKING:
