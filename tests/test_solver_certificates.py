@@ -61,8 +61,6 @@ def test_a_solver_does_not_change_the_optimum(name: str) -> None:
     """The objective is that of the direct solver to the accuracy that the gradient's goal leaves."""
     path = PROBLEMS / f"{name}.yaml"
     overrides = {**SMALL[name], **FEWER.get(name, {})}
-    direct, iterative = (
-        nhgd.solve(nhgd.load(path, {**overrides, "solver.kind": kind})) for kind in ("superlu", "amg")
-    )
+    direct, iterative = (nhgd.solve(nhgd.load(path, {**overrides, "solver.kind": kind})) for kind in ("superlu", "amg"))
     assert iterative.status == direct.status == "converged"
     assert iterative.objective == pytest.approx(direct.objective, rel=1e-7)
