@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from filelock import FileLock
 from processes import NEVER, ONE_THREAD, await_checkpoint, await_end, child_of, linux
 
 import nhgd_pde as nhgd
@@ -127,10 +129,17 @@ def in_ranks(work: Any, size: int, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("ranks")
-    solve({"outer.iterations": 5}, None, path / "1 4")
-    for size in (2, 4):
-        in_ranks(member, size, path)
+    """The results of 2 and 4 ranks, which take a minute: processes of pytest-xdist that share the tests share them."""
+    base = tmp_path_factory.getbasetemp()
+    path = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "ranks"
+    with FileLock(f"{path}.lock"):
+        if not (path / "done").exists():
+            shutil.rmtree(path, ignore_errors=True)
+            path.mkdir()
+            solve({"outer.iterations": 5}, None, path / "1 4")
+            for size in (2, 4):
+                in_ranks(member, size, path)
+            (path / "done").touch()
     return path
 
 
