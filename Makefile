@@ -18,7 +18,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help solve test test-slow lint types schema setup setup-dev clean
+.PHONY: help solve test test-quick test-slow lint types schema setup setup-dev clean
 .DELETE_ON_ERROR:
 
 help:
@@ -31,7 +31,11 @@ solve: $(VENV)/.ready
 # modules, each of them would compile the package again.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
-test: lint types
+# mypy has one process, which takes the time that the tests leave.
+test: lint
+	$(MAKE) --jobs 2 types test-quick
+
+test-quick: $(VENV)/.ready-dev
 	$(PYTEST) --dist loadfile -m "not slow"
 
 # Few tests of a file may take minutes: a process that has nothing left to do takes some from another one.
@@ -64,12 +68,18 @@ $(VENV)/.python:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
+# pip compiles the modules of the packages one after the other; this uses all cores, and leaves out the tests of the
+# packages. Modules that cannot be compiled, such as templates, are no error for pip, either.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '[\\/]tests?[\\/]' $(VENV)/lib || true
+
 $(VENV)/.ready: pyproject.toml constraints.txt | $(VENV)/.python
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --no-compile --editable .
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/.ready-dev: pyproject.toml constraints.txt | $(VENV)/.python
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
+	@$(COMPILE)
 	@touch $@ $(VENV)/.ready
 
 clean:

@@ -58,7 +58,7 @@ KINDS = (
         "two roles",
         "poisson_control",
         {"mesh.cells": [8, 8], "output.checkpoint": 1, "inner.tests": 16, "curvature.kind": "dense", **STEPS},
-        ("--roles", "2"),
+        ("--roles", "2", "--no-figure"),
         1,
     ),
     Kind(
@@ -72,7 +72,7 @@ KINDS = (
             "scenarios.strategy": "all",
             **STEPS,
         },
-        ("--ranks", "2"),
+        ("--ranks", "2", "--no-figure"),
         1,
     ),
 )

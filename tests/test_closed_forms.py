@@ -37,7 +37,8 @@ def test_there_are_at_least_forty_of_them() -> None:
     assert len(KNOWN) >= 40
 
 
-@pytest.mark.parametrize("name", known())
+# Tests of one problem follow each other, so that one process makes them and solves the problem once on each mesh.
+@pytest.mark.parametrize("name", known(), scope="module")
 def test_the_effectivity_on_the_second_finest_mesh(name: str) -> None:
     _, error, estimate = on(name, KNOWN[name].cells[-2])
     if name in CANCELLED:
@@ -59,8 +60,7 @@ def test_the_effectivity_tends_to_one(name: str) -> None:
     assert shares[-1] <= 0.5 * shares[0] or shares[-1] <= 0.01
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", list(KNOWN))
+@pytest.mark.parametrize("name", known(), scope="module")
 def test_digits_that_are_said_to_count_are_right(name: str) -> None:
     for n in KNOWN[name].cells[:-1]:
         objective, error, estimate = on(name, n)

@@ -36,11 +36,9 @@ def test_places_where_files_cannot_be_written_end_in_sentences() -> None:
 @linux
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_runs_that_are_killed_again_and_again_lose_nothing(kind: Kind) -> None:
+    """Runs with several processes take seconds to start: their three kills are of each victim in turn."""
     load_everything()
-    check(kind, 6)
-
-
-def check(kind: Kind, kills: int) -> None:
-    found = try_kills(kind, kills, seed=2)
+    kills = 3 if kind.helpers else 6
+    found = try_kills(kind, kills, seed=1)
     assert found["kills"] == kills and not any(found[name] for name in BAD), dict(found)
     assert found["runs that ended with the same numbers"] > 0

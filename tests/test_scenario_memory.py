@@ -22,7 +22,7 @@ from nhgd_pde.engine.scenarios.scenario_nhgd import ScenarioNHGD
 from nhgd_pde.engine.scenarios.streaming import Streaming
 from nhgd_pde.scenario_problem import ScenarioProblem
 
-COUNTS = (64, 128, 256)
+COUNTS = (32, 64, 96)
 AT_ONCE = 8
 
 

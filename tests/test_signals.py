@@ -41,7 +41,8 @@ time.sleep(1000)
 def begin(folder: Path, *options: str) -> subprocess.Popen[str]:
     """Starts a run in a new process group."""
     settings = [part for key, value in LONG.items() for part in ("--set", f"{key}={json.dumps(value)}")]
-    arguments = ["solve", str(ROOT / "problems/poisson_control.yaml"), *settings, "--output", str(folder), *options]
+    arguments = ["solve", str(ROOT / "problems/poisson_control.yaml"), *settings, "--no-figure"]
+    arguments += ["--output", str(folder), *options]
     return subprocess.Popen(
         [sys.executable, "-m", "nhgd_pde", *arguments],
         stdout=subprocess.PIPE,

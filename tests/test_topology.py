@@ -96,20 +96,6 @@ def test_published_beams_are_reached(kind: str, radius: float, published: float)
     assert solution.stats["constraints"][0]["value"] == pytest.approx(0.5, abs=1e-6)
 
 
-@pytest.mark.slow
-def test_moving_asymptotes_find_a_beam_at_least_as_stiff() -> None:
-    solution = nhgd.solve(nhgd.load(BEAM))
-    assert solution.status == "converged" and solution.objective < 233.71
-    assert solution.stats["constraints"][0]["violation"] < 1e-6
-
-
-@pytest.mark.slow
-def test_the_heat_sink_is_better_than_the_published_one() -> None:
-    solution = nhgd.solve(nhgd.load(SINK))
-    assert solution.status == "converged" and solution.objective < 1.45e-4
-    assert solution.stats["constraints"][0]["violation"] < 1e-9
-
-
 def test_methods_find_the_same_small_beam() -> None:
     """The contrast is 1e9; the exact adjoint gives the same designs, and all numbers are finite."""
     ours, exact = (nhgd.solve(nhgd.load(BEAM, {**SMALL_BEAM, "method": each})) for each in ("nhgd", "adjoint"))
