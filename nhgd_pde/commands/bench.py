@@ -28,12 +28,27 @@ if TYPE_CHECKING:
     help="METHOD or LABEL=METHOD[:KEY=VALUE,...], with commas between; nhgd,adjoint by default.",
 )
 @click.option("--seeds", type=click.IntRange(min=1), default=1, help="Runs of every method on every problem.")
-@click.option("--budget-seconds", type=click.FloatRange(min=0, min_open=True), default=60.0, help="Of a run; 60.")
-@click.option("--budget-solves", type=click.IntRange(min=1), help="Of a run; no limit by default.")
+@click.option(
+    "--budget-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    help="Wall time of a run; 60 by default.",
+)
+@click.option("--budget-solves", type=click.IntRange(min=1), help="Linear solves of a run; no limit by default.")
 @click.option("--grid", is_flag=True, help="Search for constant outer steps first, with a seed of its own.")
-@click.option("--gap", type=click.FloatRange(0, 1, True, True), default=1e-4, help="What the search aims at; 1e-4.")
+@click.option(
+    "--gap",
+    type=click.FloatRange(0, 1, True, True),
+    default=1e-4,
+    help="Gap for which --grid searches steps; 1e-4 by default.",
+)
 @click.option("--peers", is_flag=True, help="Compare with the hypergradients of other libraries too.")
-@click.option("--output", type=click.Path(path_type=Path), default=Path("outputs/bench"), help="outputs/bench")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("outputs/bench"),
+    help="Folder of the results; outputs/bench by default.",
+)
 @set_option
 def bench(
     files: tuple[Path, ...],

@@ -14,7 +14,7 @@ from ..complaints import bad_input
 @click.option(
     "--chain",
     type=click.IntRange(min=1),
-    help="Check it by a Markov chain of so many states, a solve of the equation each.",
+    help="Check the posterior by a Markov chain of this many states; each takes a solve.",
 )
 def posterior(folder: Path, chain: int | None) -> None:
     """Compute the posterior of the run in FOLDER again and write it into its folder `posterior`.

@@ -12,7 +12,7 @@ from ..complaints import bad_input
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 def report(folder: Path) -> None:
-    """Write all about the run in FOLDER into its report.html, one page without other files."""
+    """Write report.html of the run in FOLDER, one self-contained page with everything about it."""
     with bad_input():
         from ..reports.report_page import report_folder
 

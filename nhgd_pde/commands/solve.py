@@ -34,7 +34,9 @@ _LONG, _LONG_3D = 300_000, 30_000
 @set_option
 @click.option("--output", type=click.Path(path_type=Path), help="Run folder; outputs/NAME by default.")
 @click.option("--method", help="The same as --set method=...; see `nhgd-pde list`.")
-@click.option("--roles", type=click.IntRange(1, 2), default=1, help="2 gives the inverse a process of its own.")
+@click.option(
+    "--roles", type=click.IntRange(1, 2), default=1, help="2 keeps the inverse Fisher information in a second process."
+)
 @click.option(
     "--ranks", type=click.IntRange(min=1), default=1, help="Processes that share the scenarios; see also torchrun."
 )
@@ -42,8 +44,8 @@ _LONG, _LONG_3D = 300_000, 30_000
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in the run folder.")
 @click.option("--overwrite", is_flag=True, help="Replace the results of another problem in the run folder.")
 @click.option("--figure/--no-figure", default=True, help="Draw figure.png in the run folder at the end, or not.")
-@click.option("-v", "--verbose", "mode", flag_value="verbose", help="A line for every outer iteration.")
-@click.option("-q", "--quiet", "mode", flag_value="quiet", help="The last line only.")
+@click.option("-v", "--verbose", "mode", flag_value="verbose", help="Print a line for every outer iteration.")
+@click.option("-q", "--quiet", "mode", flag_value="quiet", help="Print the last line only.")
 def solve(
     file: Path,
     settings: tuple[str, ...],

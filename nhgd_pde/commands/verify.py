@@ -15,11 +15,11 @@ from .arguments import built_problem, checked_file, file_argument, set_option
 @click.command()
 @file_argument
 @set_option
-@click.option("--at", type=click.Path(path_type=Path), help="The folder of a run, at whose end the tests are made.")
+@click.option("--at", type=click.Path(path_type=Path), help="Test at the last control and state of this run folder.")
 def verify(file: Path, settings: tuple[str, ...], at: Path | None) -> None:
     """Test every derivative of the problem in FILE: differences, adjoint, symmetry and Fisher tests.
 
-    Derivatives that are wrong for some values only show at the end of a run that has these: --at outputs/NAME.
+    A derivative that is wrong for some values only is found where the state has them: --at outputs/NAME.
     """
     with bad_input():
         read = checked_file(file, settings)
