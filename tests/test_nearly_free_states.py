@@ -24,9 +24,7 @@ def test_conjugate_gradients_begin_anew_where_rounding_errors_have_led_them_astr
     """The objective is a sum of squares; its recurrence fell to -1e297 before."""
     held = {"all": {"robin": {"coefficient": coefficient, "value": 0}}}
     found, other = (
-        nhgd.solve(
-            nhgd.load({**DATA, "pde": {"kind": "poisson", "boundary": held}, "outer": {"method": method}})
-        )
+        nhgd.solve(nhgd.load({**DATA, "pde": {"kind": "poisson", "boundary": held}, "outer": {"method": method}}))
         for method in ("conjugate_gradient", "lbfgs")
     )
     assert found.status == other.status == "converged"
