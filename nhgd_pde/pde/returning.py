@@ -17,6 +17,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ..linalg.corrected_solves import refined
 from ..linalg.sparse import ScenarioMatrix
 from .evolution import EvolutionEquation
 from .linearisation import Linearisation
@@ -63,9 +64,8 @@ class Visited:
 
     def adjoint(self, covector: Tensor) -> tuple[Tensor, Tensor]:
         """p (1, n) of a covector (1, all coefficients), and the residual of its system."""
-        right = self.here.restrict(covector)
-        p = self.linear.factors.solve_transposed(right)
-        return p, right - self.linear.state.rmv(p)
+        linear = self.linear
+        return refined(linear.factors.solve_transposed, linear.state.rmv, self.here.restrict(covector))
 
     def pulled_back(self, covector: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
         """What a covector and its p make of the derivatives by the controls of these steps, and by the state (N,) at
@@ -86,7 +86,8 @@ class Visited:
         free = self.here.spatial_free
         right = self.linear.control.mv(d).clone()
         right[:, : len(free)] += self._below.mv(start[None])[:, torch.from_numpy(free)]
-        full = self.here.extend(-self.linear.factors.solve(right), self.controls, d)
+        found, _ = refined(self.linear.factors.solve, self.linear.state.mv, right)
+        full = self.here.extend(-found, self.controls, d)
         full[0, : self._width] += start
         return full
 

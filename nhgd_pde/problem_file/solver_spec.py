@@ -29,6 +29,7 @@ class SolverSpec(Section):
         pattern=r"^\s*(-[A-Za-z].*)?$",
         description="Options of PETSc, such as -ksp_type cg -pc_type gamg; by the kind of matrix without them.",
     )
-    rtol: Annotated[float | Literal["auto"], Number(above=0, below=1, words=("auto",))] = Field(
+    # Newton's method needs steps that are known to a few per cent: with rougher ones it takes some for the wrong way.
+    rtol: Annotated[float | Literal["auto"], Number(above=0, below=0.1, words=("auto",))] = Field(
         default="auto", description="Relative error of a solve of an iterative solver, in the energy norm."
     )

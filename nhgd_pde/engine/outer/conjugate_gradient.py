@@ -17,10 +17,15 @@ _KEPT_BYTES = 512 * 2**20
 # Gradients that are orthogonal up to the square root of the rounding unit are as good as orthogonal ones (Simon 1984,
 # Linear Algebra Appl. 61).
 _ORTHOGONAL = 1e-9
-# The recurrences have lost the gradient where its evaluation is not below this share of the last evaluation.
-_LEAST_PROGRESS = 0.5
+# Steps since the last evaluation have led nowhere where the gradient is not below this share of what it was there, and
+# the value has not fallen by more than this share of itself, which may be rounding errors.
+_LEAST_PROGRESS, _LEAST_FALL = 0.5, 1e-9
+# The slope along a direction is minus the square of the gradient's norm. The recurrences have lost the gradient where
+# it differs by more than this factor.
+_LOST = 2.0
 
 _UNBOUNDED = "the objective has no positive curvature along a direction: it seems to have no lower bound"
+_NO_PROGRESS = "rounding errors of the gradient leave no further progress"
 
 
 @dataclass(frozen=True)
@@ -28,11 +33,13 @@ class ConjugateState(OuterState):
     """Attributes:
     direction: (p,) the direction of the next step.
     evaluated: norm of the gradient where it was last evaluated, and not updated.
+    height: the value there.
     units: (p,) each, the gradients passed since then, of length one.
     """
 
     direction: Tensor
     evaluated: float
+    height: float
     units: tuple[Tensor, ...] = ()
 
 
@@ -67,7 +74,8 @@ class ConjugateGradient(OuterMethod[ConjugateState]):
         return "expected another method: conjugate_gradient takes quadratic objectives without bounds"
 
     def init(self, space: Feasible, first: Evaluation) -> ConjugateState:
-        return ConjugateState(first, direction=-first.gradient, evaluated=space.stationarity(first))
+        norm = space.stationarity(first)
+        return ConjugateState(first, direction=-first.gradient, evaluated=norm, height=first.value)
 
     def propose(
         self, space: Feasible, state: ConjugateState, hessian: HessianProduct | None = None
@@ -91,7 +99,9 @@ class ConjugateGradient(OuterMethod[ConjugateState]):
         units = self._kept(space, state)
         derivative, gradient = _orthogonal(space, units, derivative, gradient)
         # The scalar products are those of the gradients with themselves: the last one is that with the direction.
-        ratio = dot(derivative, gradient) / -slope if slope else 0.0
+        square = dot(derivative, gradient)
+        ratio = square / -slope if slope else 0.0
+        ahead = square - ratio * dot(derivative, d)
         reached = replace(
             best,
             v=best.v + share * d,
@@ -103,16 +113,24 @@ class ConjugateGradient(OuterMethod[ConjugateState]):
             blended=True,
             measured=False,
         )
-        return ConjugateState(
-            reached, step=share, direction=ratio * d - gradient, evaluated=state.evaluated, units=units
+        return replace(
+            state,
+            best=reached,
+            accepted=True,
+            step=share,
+            # The loop then evaluates the iterate.
+            failure="" if square <= _LOST * ahead <= _LOST**2 * square else _NO_PROGRESS,
+            direction=ratio * d - gradient,
+            units=units,
         )
 
     def corrected(self, space: Feasible, state: ConjugateState, evaluation: Evaluation) -> ConjugateState:
         """Start anew from the evaluation of an iterate; the method fails where it shows that the steps lead nowhere."""
         begun = self.init(space, evaluation)
-        if begun.evaluated <= _LEAST_PROGRESS * state.evaluated:
+        fallen = state.height - evaluation.value > _LEAST_FALL * abs(state.height)
+        if fallen or begun.evaluated <= _LEAST_PROGRESS * state.evaluated:
             return begun
-        return replace(begun, failure="rounding errors of the gradient leave no further progress")
+        return replace(begun, failure=_NO_PROGRESS)
 
     def _kept(self, space: Feasible, state: ConjugateState) -> tuple[Tensor, ...]:
         """The gradients of length one, with that of the iterate."""

@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from ...linalg.safe_lengths import dot
+from ...linalg.safe_lengths import dot, magnitude, quotient
 from .base import Feasible
 from .reduced_objective import Evaluation
 
@@ -99,7 +99,8 @@ def towards(space: Feasible, start: Point, end: Tensor, matrix: KinkedModel) -> 
         return None
     step = end - start.x
     image = matrix.product(step)
-    share = min(1.0, -rate / dot(step, image))
+    # The curvature underflows where the bounds leave hardly any room: nothing is to be seen of it there.
+    share = min(1.0, quotient(-rate, dot(step, image)))
     return Point(end if share == 1.0 else start.x + share * step, start.slope + share * image, share)
 
 
@@ -121,7 +122,8 @@ def _semismooth_point(space: Feasible, start: Point, matrix: KinkedModel) -> Ten
 def _cauchy_point(space: Feasible, start: Point, matrix: KinkedModel) -> Tensor:
     """The step of the proximal gradient method whose length is best for q where no kink is met."""
     step = -space.residual(start.x, start.slope / space.mass, 1.0 / matrix.scale)
-    length = dot(step, space.mass * step) / dot(step, matrix.product(step))
+    unit = step / (magnitude(step) or 1.0)
+    length = dot(unit, space.mass * unit) / dot(unit, matrix.product(unit))
     return space.prox(start.x - length * start.slope / space.mass, length)
 
 

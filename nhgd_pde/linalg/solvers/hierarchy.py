@@ -114,6 +114,9 @@ class Hierarchy:
 
 def _inverse(matrix: Tensor) -> Tensor:
     """The inverse of a symmetric positive semidefinite matrix, on its range where it is singular."""
+    if not len(matrix):
+        # A space of higher degree has no functions of degree one where all vertices have given values.
+        return matrix
     factor, info = torch.linalg.cholesky_ex(matrix)
     diagonal = factor.diagonal()
     # Pivots that are rounding errors show a singular matrix.
