@@ -205,8 +205,10 @@ def test_measuring_takes_no_time_of_the_budget_and_changes_nothing(task: Task, j
         time.sleep(0.05)
         return False
 
-    free, watched = run(task, ADJOINT, 0, Budget()), run(task, ADJOINT, 0, Budget(), enough=slow)
-    assert watched.seconds < 0.05 * len(watched.points)
+    free = run(task, ADJOINT, 0, Budget())
+    begin = time.perf_counter()
+    watched = run(task, ADJOINT, 0, Budget(), enough=slow)
+    assert watched.seconds <= time.perf_counter() - begin - 0.05 * len(watched.points)
     assert len(watched.points) > 5
     assert [point.counts for point in watched.points] == [point.counts for point in free.points]
     assert [point.objective for point in watched.points] == [point.objective for point in free.points]
@@ -225,7 +227,7 @@ def test_the_budget_in_seconds_holds(task: Task) -> None:
     found = run(task, SAMPLED, 0, Budget(seconds=0.2))
     assert found.status == "budget"
     assert found.seconds >= 0.2
-    assert found.points[-2].seconds < 0.2
+    assert all(point.seconds < 0.2 for point in found.points[:-1])
 
 
 def test_a_run_can_be_interrupted_and_ended_early(task: Task) -> None:
