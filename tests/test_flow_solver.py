@@ -1,4 +1,4 @@
-"""The block preconditioner of flows with convection: solutions, adjoints, and counts of steps over meshes and speeds."""
+"""The block preconditioner of flows with convection: solutions, adjoints, and counts of steps over meshes."""
 
 from __future__ import annotations
 
