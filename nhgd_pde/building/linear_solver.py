@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..fem.spaces import linear_functions
 from ..fem.state_space import StateSpace
-from ..linalg.solvers.base import Hints, Library, Linear, LinearSolver, Solver
+from ..linalg.solvers.base import Hints, Library, Linear, LinearSolver, Solver, Velocity
 from ..linalg.solvers.choice import Auto
 from ..problem_file.catalogue import SOLVERS, found_at
 from ..problem_file.loading import ProblemFile
@@ -77,6 +77,11 @@ def linear_solver(
     if interior.multiplier is not None:
         first = int(np.searchsorted(free, state.offsets[-2]))
         hints = replace(hints, state=first, schur=partial(_multiplier_mass, state, free[first:], interior.multiplier))
+        if not properties.symmetric:
+            starts = np.searchsorted(free, state.offsets[:-1])
+            mass = partial(_velocity_mass, state, free[:first])
+            viscous = partial(_viscous, state, free[:first], 1.0 / interior.multiplier)
+            hints = replace(hints, velocity=Velocity(starts, mass, viscous))
     return LinearSolver(options, hints)
 
 
@@ -97,3 +102,20 @@ def _multiplier_mass(state: StateSpace, unknowns: np.ndarray, weight: Tensor) ->
     shaped = weight.reshape(-1, *state.cells.quadrature.weights.shape).mean(0, keepdim=True)
     whole = state.cells.assemble(state.cells, {(value, value): shaped}, symmetric=True)
     return sp.csr_matrix(whole.host()[unknowns][:, unknowns])
+
+
+def _velocity_mass(state: StateSpace, unknowns: np.ndarray) -> np.ndarray:
+    """The diagonal of the mass matrix of all fields but the last, on some of their coefficients."""
+    cells = state.parts[0].cells
+    one = cells.quadrature.weights.new_ones(()).expand(1, *cells.quadrature.weights.shape)
+    mass = cells.assemble(cells, {(0, 0): one}, symmetric=True).host()
+    return np.asarray(np.tile(mass.diagonal(), len(state.parts) - 1)[unknowns])
+
+
+def _viscous(state: StateSpace, unknowns: np.ndarray, viscosity: Tensor) -> sp.csr_matrix:
+    """The matrix int viscosity grad u . grad phi of all fields but the last, on some of their coefficients."""
+    cells = state.parts[0].cells
+    weight = viscosity.reshape(-1, *cells.quadrature.weights.shape).mean(0, keepdim=True)
+    one = cells.assemble(cells, {(i, i): weight for i in range(1, cells.stride)}, symmetric=True).host()
+    whole = sp.block_diag([one] * (len(state.parts) - 1), format="csr")
+    return sp.csr_matrix(whole[unknowns][:, unknowns])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,17 +14,13 @@ from ..conjugate_gradients import batched_conjugate_gradients
 from ..lanczos import extreme_eigenvalues
 from ..safe_lengths import dot
 from ..sparse import SparseMatrix
+from .aggregation import levels
 from .base import Hints, Prepared
-from .gmres import MultigridGMRES, OneField, SaddlePoint
+from .flow_blocks import FlowBlocks
+from .gmres import MultigridGMRES, OneField, Preconditioner, SaddlePoint
 from .hierarchy import Hierarchy
 from .superlu import SuperLU, singular
 
-# Levels end where a matrix has at most about this number of rows, or where there are this many levels.
-_COARSEST, _LEVELS = 400, 12
-# How prolongations are smoothed; neither way needs random numbers. With scaling by row sums, a vector takes twice as
-# many cycles as with the minimisation of the energy of coarse functions. A scalar gains nothing from the latter.
-_SCALAR: tuple[str, dict[str, Any]] = ("jacobi", {"omega": 4.0 / 3.0, "weighting": "local"})
-_VECTOR: tuple[str, dict[str, Any]] = ("energy", {"maxiter": 3})
 # Lanczos steps that find the smallest eigenvalue of the product of cycle and matrix, which lies between 0.5 and 1 as a
 # rule. More steps look for the smallest one of a poor hierarchy. Two hierarchies are compared by a solve to this error.
 _RITZ_STEPS, _MORE_RITZ_STEPS, _ROUGH = 10, 24, 1e-3
@@ -34,8 +29,6 @@ _RITZ_STEPS, _MORE_RITZ_STEPS, _ROUGH = 10, 24, 1e-3
 _POOR, _WEAK = 0.1, 0.08
 # Number of cycles after which factors are made instead.
 _MOST = 200
-# Entries below this share of the largest entry in their row and column are rounding errors of sums that cancel.
-_ROUNDING = 4.0 * np.finfo(float).eps
 
 
 @dataclass(frozen=True)
@@ -67,11 +60,18 @@ class AMG:
         return factors
 
     def _saddle(self, matrix: sp.csr_matrix, hints: Hints, first: int, mass: sp.csr_matrix) -> Prepared:
+        preconditioner: Preconditioner
+        if hints.velocity is not None and not hints.symmetric:
+            preconditioner = FlowBlocks(matrix, hints, hints.velocity, mass, self._pressure_cycle)
+            return MultigridGMRES(matrix, hints, preconditioner, self.rtol)
         top, bottom = matrix[:first], matrix[first:]
         upper = top[:, first:].tocsr()
         across = upper if hints.symmetric else bottom[:, :first].T.tocsr()
         preconditioner = SaddlePoint(self._cycle(top[:, :first].tocsr(), hints), (upper, across), mass)
         return MultigridGMRES(matrix, hints, preconditioner, self.rtol)
+
+    def _pressure_cycle(self, matrix: sp.csr_matrix) -> Hierarchy:
+        return hierarchy(matrix, Hints(symmetric=True, definite=True), self, torch.device("cpu"))
 
     def _cycle(self, matrix: sp.csr_matrix, hints: Hints) -> Hierarchy:
         """The W-cycle of the symmetric part, on the host."""
@@ -203,90 +203,8 @@ class MultigridCG:
 
 
 def hierarchy(matrix: sp.csr_matrix, hints: Hints, options: AMG, device: torch.device, theta: float = 0.0) -> Hierarchy:
-    """The W-cycle of a symmetric positive definite matrix.
-
-    A space of higher degree has the functions of degree one as its first coarser level: aggregates of its own unknowns
-    take twice as many cycles.
-    """
-    kept = without_rounding_errors(matrix)
-    if hints.linear is None or hints.coefficients is None:
-        matrices, prolongations = aggregated(kept, hints, theta)
-    else:
-        linear = hints.linear(hints.coefficients).first(kept.shape[0])
-        coarse = without_rounding_errors(sp.csr_matrix(linear.prolong.T @ kept @ linear.prolong))
-        matrices, prolongations = aggregated(coarse, hints.at(linear.vertices), theta)
-        matrices, prolongations = [kept, *matrices], [linear.prolong, *prolongations]
+    """The W-cycle of a symmetric positive definite matrix."""
+    matrices, prolongations = levels(matrix, hints, theta)
     if not all(np.isfinite(each.data).all() for each in matrices):
         raise singular(matrix)
     return Hierarchy(matrices, prolongations, device, options.degree)
-
-
-def aggregated(matrix: sp.csr_matrix, hints: Hints, theta: float) -> tuple[list[sp.csr_matrix], list[sp.csr_matrix]]:
-    """The matrices of all levels and the prolongations between them, by smoothed aggregation."""
-    import pyamg
-
-    blocks = _NodeBlocks(matrix, hints) if hints.nodes is not None else None
-    modes = hints.near_nullspace
-    found: Any = pyamg.smoothed_aggregation_solver(
-        matrix if blocks is None else blocks.matrix,
-        B=modes if blocks is None or modes is None else blocks.spread(modes),
-        symmetry="symmetric",
-        strength=("symmetric", {"theta": theta}),
-        smooth=_SCALAR if modes is None else _VECTOR,
-        improve_candidates=None,
-        # Nodes of the coarsest level, which have one unknown for each mode.
-        max_coarse=_COARSEST // (1 if modes is None else modes.shape[1]),
-        max_levels=_LEVELS,
-        keep=False,
-    )
-    matrices = [matrix, *(sp.csr_matrix(level.A) for level in found.levels[1:])]
-    prolongations = [sp.csr_matrix(level.P) for level in found.levels[:-1]]
-    if blocks is not None and prolongations:
-        prolongations[0] = prolongations[0][blocks.places]
-    return matrices, prolongations
-
-
-class _NodeBlocks:
-    """A matrix whose unknowns are components of a vector at nodes, in blocks of one node each.
-
-    Components that are not unknowns, since their values are given, get a row and a column with a diagonal entry alone.
-    The near-nullspace is zero there, and so are the prolongations.
-
-    Attributes:
-        places: (n,) the row of every unknown.
-        matrix: the matrix in blocks.
-    """
-
-    def __init__(self, matrix: sp.csr_matrix, hints: Hints) -> None:
-        assert hints.nodes is not None and hints.components is not None
-        numbers, nodes = np.unique(hints.nodes, return_inverse=True)
-        width = int(hints.components.max()) + 1
-        self.places = (nodes * width + hints.components).astype(np.int32)
-        size = len(numbers) * width
-        entries = matrix.tocoo()
-        absent = np.setdiff1d(np.arange(size, dtype=np.int32), self.places)
-        rows = np.concatenate([self.places[entries.row], absent])
-        columns = np.concatenate([self.places[entries.col], absent])
-        usual = float(np.median(matrix.diagonal()))
-        values = np.concatenate([entries.data, np.full(len(absent), usual)])
-        self.matrix = sp.csr_matrix((values, (rows, columns)), shape=(size, size)).tobsr((width, width))
-
-    def spread(self, modes: np.ndarray) -> np.ndarray:
-        """Vectors (n, k) in the rows of the matrix."""
-        found = np.zeros((self.matrix.shape[0], modes.shape[1]))
-        found[self.places] = modes
-        return found
-
-
-def without_rounding_errors(matrix: sp.csr_matrix) -> sp.csr_matrix:
-    """The matrix without entries that are rounding errors, with indices of 32 bits.
-
-    Those entries would couple unknowns that do not belong together.
-    """
-    root = np.sqrt(np.abs(matrix.diagonal()))
-    rows = np.repeat(root, np.diff(matrix.indptr))
-    kept = np.abs(matrix.data) > _ROUNDING * rows * root[matrix.indices]
-    before = np.concatenate([[0], np.cumsum(kept)])[matrix.indptr].astype(np.int32)
-    found = sp.csr_matrix((matrix.data[kept], matrix.indices[kept].astype(np.int32), before), shape=matrix.shape)
-    found.sort_indices()
-    return found

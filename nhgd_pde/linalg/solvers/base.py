@@ -42,10 +42,25 @@ class Linear:
     prolong: sp.csr_matrix
     vertices: np.ndarray
 
-    def first(self, count: int) -> Linear:
-        """Those among the first unknowns, which are coupled to no others."""
-        kept = self.vertices < count
-        return Linear(sp.csr_matrix(self.prolong[:count][:, kept]), self.vertices[kept])
+    def between(self, first: int, end: int) -> Linear:
+        """Those among the unknowns from a first one to before an end, which have no functions with others in common."""
+        kept = (self.vertices >= first) & (self.vertices < end)
+        return Linear(sp.csr_matrix(self.prolong[first:end][:, kept]), self.vertices[kept])
+
+
+@dataclass(frozen=True, eq=False)
+class Velocity:
+    """What is known of the velocities of a flow, the unknowns before its multipliers, the pressures.
+
+    Attributes:
+        starts: (components + 1,) the first unknown of every component, and the number of all of them.
+        mass: makes the diagonal (n,) of their mass matrix.
+        viscous: makes the matrix of the viscous terms, which do not couple components.
+    """
+
+    starts: np.ndarray
+    mass: Callable[[], np.ndarray]
+    viscous: Callable[[], sp.csr_matrix]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +79,7 @@ class Hints:
         coefficients: (n,) the coefficients that the unknowns are, which `linear` is given.
         state: the number of unknowns before the multipliers of a saddle point problem; None without multipliers.
         schur: makes the matrix that is spectrally equivalent to the Schur complement of the multipliers.
+        velocity: of the unknowns before the multipliers of a flow with convection; None for other matrices.
     """
 
     symmetric: bool = False
@@ -76,6 +92,7 @@ class Hints:
     coefficients: np.ndarray | None = None
     state: int | None = None
     schur: Callable[[], sp.csr_matrix] | None = None
+    velocity: Velocity | None = None
 
     def at(self, unknowns: np.ndarray) -> Hints:
         """The hints on vectors, for some of the unknowns."""

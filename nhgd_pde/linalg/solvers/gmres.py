@@ -14,7 +14,7 @@ from .base import Hints, Prepared, WithoutEstimate
 from .superlu import SuperLU
 
 # Directions between restarts, and the largest number of restarts before the matrix is factorised.
-_RESTART, _MOST = 100, 2
+_RESTART, _MOST = 200, 2
 # From one restart to the next the residual has to fall by the first factor, unless it is not above the second one times
 # what the rounding errors of its computation may be.
 _PROGRESS, _ROUNDING = 0.5, 10.0 * np.finfo(float).eps
@@ -55,6 +55,31 @@ class OneField:
         return cycled(self._cycle, r)
 
 
+class MassSteps:
+    """A mass matrix M of functions of degree one on simplices, whose inverse is approximated."""
+
+    def __init__(self, mass: sp.csr_matrix) -> None:
+        self._mass, self._diagonal = mass, mass.diagonal()
+
+    @property
+    def bytes(self) -> int:
+        return 12 * int(self._mass.nnz)
+
+    def inverse(self, r: np.ndarray) -> np.ndarray:
+        """M^-1 r by a fixed number of Chebyshev steps, which is a linear map."""
+        centre, radius = 0.5 * (_MASS_HIGH + _MASS_LOW), 0.5 * (_MASS_HIGH - _MASS_LOW)
+        sigma = centre / radius
+        rho = 1.0 / sigma
+        step = r / self._diagonal / centre
+        x = step.copy()
+        for _ in range(_MASS_STEPS - 1):
+            r = r - self._mass @ step
+            before, rho = rho, 1.0 / (2.0 * sigma - rho)
+            step = rho * before * step + 2.0 * rho / radius * (r / self._diagonal)
+            x += step
+        return x
+
+
 class SaddlePoint:
     """[F B'; C 0]^-1 by blocks: a W-cycle for F, and the mass matrix M of the multiplier for its Schur complement.
 
@@ -69,33 +94,18 @@ class SaddlePoint:
     """
 
     def __init__(self, cycle: Cycle, upper: tuple[sp.csr_matrix, sp.csr_matrix], mass: sp.csr_matrix) -> None:
-        self._cycle, self._upper, self._mass = cycle, upper, mass
-        self._diagonal = mass.diagonal()
+        self._cycle, self._upper, self._mass = cycle, upper, MassSteps(mass)
 
     @property
     def bytes(self) -> int:
-        return self._cycle.bytes + 12 * (self._mass.nnz + sum(each.nnz for each in self._upper))
+        return self._cycle.bytes + self._mass.bytes + 12 * sum(each.nnz for each in self._upper)
 
     def apply(self, r: np.ndarray, transposed: bool) -> np.ndarray:
         upper = self._upper[transposed]
         first = upper.shape[0]
-        multiplier = -self._mass_inverse(r[first:])
+        multiplier = -self._mass.inverse(r[first:])
         state = cycled(self._cycle, r[:first] - upper @ multiplier)
         return np.concatenate([state, multiplier])
-
-    def _mass_inverse(self, r: np.ndarray) -> np.ndarray:
-        """M^-1 r by a fixed number of Chebyshev steps, which is a linear map."""
-        centre, radius = 0.5 * (_MASS_HIGH + _MASS_LOW), 0.5 * (_MASS_HIGH - _MASS_LOW)
-        sigma = centre / radius
-        rho = 1.0 / sigma
-        step = r / self._diagonal / centre
-        x = step.copy()
-        for _ in range(_MASS_STEPS - 1):
-            r = r - self._mass @ step
-            before, rho = rho, 1.0 / (2.0 * sigma - rho)
-            step = rho * before * step + 2.0 * rho / radius * (r / self._diagonal)
-            x += step
-        return x
 
 
 def cycled(cycle: Cycle, r: np.ndarray) -> np.ndarray:
@@ -187,21 +197,17 @@ class MultigridGMRES(WithoutEstimate):
 
     def _correction(self, matrix: sp.csr_matrix, r: np.ndarray, rtol: float, transposed: bool) -> np.ndarray:
         """An approximate solution for a residual, after the steps of one restart or with a relative residual."""
-        preconditioner = scipy.sparse.linalg.LinearOperator(
-            matrix.shape, lambda y: self._preconditioner.apply(np.ravel(y), transposed), dtype=np.float64
-        )
+
+        def applied(y: np.ndarray) -> np.ndarray:
+            return self._preconditioner.apply(np.ravel(y), transposed)
+
+        # With the preconditioner on the right, the residual that ends the iteration is that of the system itself.
+        operator = scipy.sparse.linalg.LinearOperator(matrix.shape, lambda y: matrix @ applied(y), dtype=np.float64)
 
         def count(_: float) -> None:
             self.cycles += 1
 
-        x, _ = scipy.sparse.linalg.gmres(
-            matrix,
-            r,
-            rtol=rtol,
-            restart=_RESTART,
-            maxiter=1,
-            M=preconditioner,
-            callback=count,
-            callback_type="pr_norm",
+        y, _ = scipy.sparse.linalg.gmres(
+            operator, r, rtol=rtol, restart=_RESTART, maxiter=1, callback=count, callback_type="pr_norm"
         )
-        return np.asarray(x)
+        return applied(y)

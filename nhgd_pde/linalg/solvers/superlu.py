@@ -125,6 +125,20 @@ def _suspicion(matrix: sp.csr_matrix) -> str:
     )
 
 
+def factors_of_component(matrix: sp.csr_matrix) -> Any:
+    """The factors of a matrix with a symmetric pattern and large diagonal entries: without pivots where they are good.
+
+    Raises:
+        SingularMatrixError: there are none.
+    """
+    columns = sp.csc_matrix(matrix)
+    found = _tried(matrix, lambda: scipy.sparse.linalg.splu(columns, **_WITHOUT_PIVOTING), _REFINED)
+    found = _factors(matrix, False) if found is None else found
+    if found is None:
+        raise singular(matrix)
+    return found
+
+
 @dataclass(frozen=True)
 class SuperLU:
     """Sparse LU factors on the host, by SuperLU in SciPy."""
