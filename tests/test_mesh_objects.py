@@ -95,15 +95,6 @@ def test_curved_cells_of_scikit_fem_keep_their_nodes(kind: type[skfem.Mesh]) -> 
     assert np.abs(points[:, order[0]] - found.curved.doflocs[:, order[1]]).max() < 1e-12
 
 
-def test_the_run_folder_describes_the_mesh_and_cannot_stand_for_it(tmp_path: Path) -> None:
-    mesh = named(skfem.MeshTri)
-    nhgd.solve(nhgd.load(problem(mesh)), output=tmp_path / "run")
-    text = (tmp_path / "run" / "problem.yaml").read_text()
-    assert "skfem MeshTri1 in memory, 25 points, 32 cells, sha256 " in text
-    with pytest.raises(ProblemError, match=r"a problem.yaml only describes a mesh that was in memory"):
-        nhgd.load(tmp_path / "run" / "problem.yaml")
-
-
 def test_a_run_resumes_with_the_same_mesh_and_not_with_another(tmp_path: Path) -> None:
     mesh = named(skfem.MeshTri)
     whole = nhgd.solve(nhgd.load(problem(mesh)))

@@ -267,6 +267,7 @@ def test_a_resumed_run_removes_temporary_files_of_a_killed_one(tmp_path: Path) -
     ours += [
         "population.pt",
         "solution.pt",
+        "mesh.npz",
         "problem.yaml",
         "summary.json",
         "fields/state.pvd",

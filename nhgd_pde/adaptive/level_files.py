@@ -92,16 +92,16 @@ def opened(problem: Problem, path: Path | None, resume: bool, overwrite: bool) -
     if path is None:
         yield None
         return
-    text = problem.yaml(path)
+    text, mesh = problem.yaml(path), problem.file.mesh_arrays()
     if resume:
         with claimed_for_resume(path) as lock:
             _check_same(path, text)
-            with RunFolder.resume(path, problem_yaml=text, lock=lock) as folder:
+            with RunFolder.resume(path, problem_yaml=text, lock=lock, mesh=mesh) as folder:
                 yield LevelFiles(folder, len(level_folders(path)))
     else:
         with (
             claimed_for_new(path, text, overwrite) as lock,
-            RunFolder.create(path, text, overwrite=overwrite, lock=lock) as folder,
+            RunFolder.create(path, text, overwrite=overwrite, lock=lock, mesh=mesh) as folder,
         ):
             yield LevelFiles(folder, 0)
 

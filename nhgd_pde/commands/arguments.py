@@ -21,10 +21,13 @@ def overrides_of(settings: tuple[str, ...]) -> dict[str, object]:
 
 
 def checked_file(file: Path, settings: tuple[str, ...], method: str | None = None) -> ProblemFile:
+    from ..output.names import PROBLEM
     from ..problem_file.errors import ProblemError
     from ..problem_file.loading import read_problem
     from ..problem_file.room import check_room
 
+    if (file / PROBLEM).is_file():
+        file /= PROBLEM
     try:
         problem = read_problem(file, overrides_of(settings) | ({} if method is None else {"method": method}))
     except ProblemError as error:

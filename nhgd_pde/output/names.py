@@ -11,6 +11,8 @@ CHECKPOINT, EARLIER_CHECKPOINT = "checkpoint.pt", "checkpoint-before.pt"
 CURVATURE_CHECKPOINTS = "checkpoint-curvature-*.pt"
 # The state of a population search, from which the run starts.
 POPULATION = "population.pt"
+# The mesh of a problem that has its mesh in memory.
+MESH = "mesh.npz"
 # The solution that `Solution.save` writes in place of a checkpoint.
 SOLUTION = "solution.pt"
 # The series of the outer iterates: its folder and the stem of its files.

@@ -28,6 +28,7 @@ from .names import (
     LEVEL_TABLE,
     LEVELS,
     LOG,
+    MESH,
     POPULATION,
     PROBLEM,
     REPORT,
@@ -224,7 +225,7 @@ def _refuse_misplaced(folder: Path) -> None:
     for name in _series():
         if (folder / name).exists() and not (folder / name).is_dir():
             raise OutputError(f"{folder / name}: expected a folder, found a file")
-    for path in own_files(folder):
+    for path in [*own_files(folder), folder / MESH]:
         if path.is_dir() and not path.is_symlink():
             raise OutputError(f"{path}: expected a file, found a folder")
 
@@ -239,7 +240,8 @@ def _has_a_summary(folder: Path) -> bool:
 def _cleared() -> list[str]:
     """The names of the files of a run that are no checkpoints, in the order in which they are deleted.
 
-    The folder must stay recognisable as a run folder until the last file is gone; problem.yaml is replaced afterwards.
+    The folder must stay recognisable as a run folder until the last file is gone; problem.yaml and the mesh that it
+    describes are replaced afterwards.
     """
     names = [SOLUTION, HISTORY, LOG, LEVEL_TABLE, FIGURE, REPORT, SURFACE]
     return [*names, *(name for name in RESULTS if "." in name), SUMMARY]
@@ -273,6 +275,6 @@ def _series_files(folder: Path, stem: str) -> list[Path]:
 
 def _temporaries(folder: Path) -> list[Path]:
     """The temporaries, in the folder itself, of files that runs write."""
-    written = {*_cleared(), PROBLEM, *_RESUMABLE}
+    written = {*_cleared(), PROBLEM, MESH, *_RESUMABLE}
     targets = {item: target_of_temporary(item.name) or "" for item in folder.iterdir()}
     return [item for item, name in targets.items() if name in written or fnmatchcase(name, CURVATURE_CHECKPOINTS)]

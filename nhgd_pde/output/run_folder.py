@@ -30,6 +30,7 @@ from .names import (
     HISTORY,
     IMAGES,
     LOG,
+    MESH,
     PROBLEM,
     REPORT,
     STEM,
@@ -79,8 +80,11 @@ class RunFolder:
         *,
         overwrite: bool = False,
         lock: FolderLock | None = None,
+        mesh: Mapping[str, np.ndarray] | None = None,
     ) -> RunFolder:
         """Make the folder, parents too, with its problem.yaml; an earlier run's folder is cleared first.
+
+        `mesh` are the arrays of a mesh in memory, which problem.yaml describes.
 
         `lock` is from `claimed_for_new`, which is asked for it here where none is given, with `overwrite`, and raises
         what it raises. The folder is then free again when it is closed.
@@ -89,7 +93,7 @@ class RunFolder:
         with ExitStack() as stack:
             lock = lock or stack.enter_context(claimed_for_new(folder, problem_yaml, overwrite))
             clear(folder)
-            write_atomically(folder / PROBLEM, _headed(problem_yaml))
+            _write_problem(folder, problem_yaml, mesh)
             return cls(folder, FieldSeries(folder / FIELDS, STEM, ITERATIONS), lock, stack.pop_all())
         raise AssertionError("not reached")
 
@@ -101,8 +105,11 @@ class RunFolder:
         up_to: int | None = None,
         problem_yaml: str | None = None,
         lock: FolderLock | None = None,
+        mesh: Mapping[str, np.ndarray] | None = None,
     ) -> RunFolder:
-        """Open an earlier run's folder to go on with it; nothing is cleared, problem.yaml replaced where given.
+        """Open an earlier run's folder to go on with it; nothing is cleared.
+
+        Its problem.yaml is replaced where it is given, with the mesh that it describes.
 
         The picture, the report and the surface of the earlier run are removed.
         With `up_to`, the iteration of the checkpoint, rows and fields of later iterations leave the history
@@ -121,7 +128,7 @@ class RunFolder:
                     (folder / name).unlink(missing_ok=True)
             columns = _mend_history(folder / HISTORY, up_to) if (folder / HISTORY).exists() else None
             if problem_yaml is not None:
-                write_atomically(folder / PROBLEM, _headed(problem_yaml))
+                _write_problem(folder, problem_yaml, mesh)
             series = FieldSeries.resume(folder / FIELDS, STEM, ITERATIONS, up_to=up_to)
             return cls(folder, series, lock, stack.pop_all(), columns)
         raise AssertionError("not reached")
@@ -260,8 +267,14 @@ class RunFolder:
         self.close()
 
 
-def _headed(problem_yaml: str) -> str:
-    return problem_yaml if problem_yaml.startswith(HEADER) else HEADER + problem_yaml
+def _write_problem(folder: Path, problem_yaml: str, mesh: Mapping[str, np.ndarray] | None) -> None:
+    """Write problem.yaml, then the mesh that it describes: a folder with that file is known to be a run folder."""
+    write_atomically(folder / PROBLEM, problem_yaml if problem_yaml.startswith(HEADER) else HEADER + problem_yaml)
+    if mesh is not None or (folder / MESH).exists():
+        # Other problems are solved without loading this.
+        from .kept_mesh import keep_mesh
+
+        keep_mesh(folder, mesh)
 
 
 def read_ended(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
@@ -20,6 +20,9 @@ from nhgd_pde.problem_file.fields.mistakes import Location
 from nhgd_pde.problem_file.scenario_spec import name_complaint
 from nhgd_pde.problem_file.schema import ProblemSpec
 from nhgd_pde.problem_file.yaml_text import YamlText
+
+if TYPE_CHECKING:
+    import numpy as np
 
 OVERRIDE = "--set"
 # Keys whose values name other files: a mesh, its facets, data, sensors, Python code as `file.py:name`.
@@ -108,7 +111,33 @@ class ProblemFile:
         named += [(f"objective.{k}.python", each) for k, each in enumerate(spec.objective)]
         named += [(f"data.{name}.python", each) for name, each in spec.data.items()]
         given = [(key, getattr(section, key.rpartition(".")[2], None)) for key, section in named]
-        return [key for key, value in given if value is not None and not isinstance(value, str)]
+        return [
+            key
+            for key, value in given
+            # A mesh that a problem.yaml describes is in the folder of that file.
+            if value is not None and not isinstance(value, str) and not (key == "mesh.mesh" and self._in_file(key))
+        ]
+
+    def _in_file(self, key: str) -> bool:
+        """Whether the value of a key has been read from the file."""
+        return key in self.lines and self.overridden.isdisjoint(_prefixes(key))
+
+    def mesh_arrays(self) -> dict[str, np.ndarray] | None:
+        """The arrays of a mesh in memory, for the run folder; None for other meshes, and for tasks.
+
+        Raises:
+            ProblemError: the mesh holds something that cannot be written.
+        """
+        mesh = getattr(getattr(self.spec, "mesh", None), "mesh", None)
+        if mesh is None:
+            return None
+        # Other problems do without it.
+        from nhgd_pde.problem_file.mesh_arrays import arrays_of
+
+        try:
+            return arrays_of(mesh)
+        except ValueError as error:
+            raise self.error("mesh.mesh", f"the mesh cannot be written to a run folder: {error}") from None
 
 
 def _dumped(content: Mapping[str, Any]) -> str:
@@ -160,19 +189,21 @@ class RestOfFile:
     left_out: frozenset[tuple[int | str, ...]]
 
 
-def read_problem(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> ProblemFile:
+def read_problem(
+    source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None, place: Path | None = None
+) -> ProblemFile:
     """Read and check a problem.
 
-    `source` is the path of a YAML file, or the same content as a mapping. `overrides` sets values by dotted
-    path (`{"objective.1.weight": 1e-4}`) before anything is checked.
+    `source` is the path of a YAML file, or the same content as a mapping; `place` is the file that such a mapping was
+    read from. `overrides` sets values by dotted path (`{"objective.1.weight": 1e-4}`) before anything is checked.
 
     Raises ProblemError with every mistake found.
     """
-    reading = _Reading(Path(source) if isinstance(source, str | Path) else None)
+    reading = _Reading(Path(source) if isinstance(source, str | Path) else place)
     data = reading.content(source, overrides or {})
     mistakes: list[tuple[Location, str]] = []
     try:
-        spec = _checked(data, _context(data))
+        spec = _checked(data, reading.context(data))
     except ValidationError as error:
         mistakes = [(each["loc"], each["msg"]) for each in error.errors(include_url=False, include_input=False)]
     else:
@@ -192,10 +223,10 @@ class _Reading:
 
     def content(self, source: object, overrides: Mapping[str, Any]) -> dict[str, Any]:
         """The content of a source with overrides."""
-        if self.path is not None:
-            data = YamlText(self.path, self.lines, self.issues).read()
-        elif isinstance(source, Mapping):
+        if isinstance(source, Mapping):
             data = _plain(source)
+        elif self.path is not None:
+            data = YamlText(self.path, self.lines, self.issues).read()
         else:
             raise ProblemError([Issue("", f"expected a path or a mapping, found {found(source)}")])
         if not isinstance(data, dict):
@@ -206,6 +237,9 @@ class _Reading:
             if complaint:
                 self.issues.append(Issue(key, complaint, OVERRIDE))
         return data
+
+    def context(self, data: dict[str, Any]) -> Context:
+        return replace(_context(data), folder=None if self.path is None else self.path.parent)
 
     def issue(self, key: str, message: str) -> Issue:
         return Issue(key, message, _place(key, self.path, self.lines, self.overridden))
@@ -221,7 +255,7 @@ class _Reading:
             # Files without mistakes are read without loading this.
             from nhgd_pde.problem_file.mending import place_of, rest_of
 
-            context = _context(data)
+            context = self.context(data)
             wrong = [*(place for place, _ in mistakes), *(place_of(key) for key in unread if key)]
             left = rest_of(_plain(data), wrong, lambda some, out: _checked(some, replace(context, left_out=out)))
             mistakes = [*mistakes, *left.further]

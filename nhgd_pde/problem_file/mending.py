@@ -56,8 +56,7 @@ def rest_of(data: Any, wrong: Iterable[Location], check: Callable[[Any, frozense
             return Rest(check(data, frozenset(left_out)), frozenset(left_out), tuple(further))
         except ValidationError as error:
             found = [(each["loc"], each["msg"]) for each in error.errors(include_url=False, include_input=False)]
-        # What is wrong at, above or below a value that has been left out follows from that.
-        further += [each for each in found if not any(related(each[0], place) for place in [*reported, *left_out])]
+        further += [each for each in found if not any(_follows(each[0], place) for place in [*reported, *left_out])]
         new = [place for place, _ in found]
         reported += new
         if () in new:
@@ -74,6 +73,14 @@ def related(one: Location, other: Location) -> bool:
     """Whether one place is the other one, or is above it."""
     shorter = min(len(one), len(other))
     return one[:shorter] == other[:shorter]
+
+
+def _follows(place: Location, other: Location) -> bool:
+    """Whether what is wrong at a place follows from a mistake at another one: at it, above, below, or beside a `kind`.
+
+    Sections without a kind are recognised by a key, without which their kind seems to be missing.
+    """
+    return related(place, other) or (place[-1] == "kind" and place[:-1] == other[:-1])
 
 
 def _left_out(data: Any, place: Location) -> Location:

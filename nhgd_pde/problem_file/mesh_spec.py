@@ -159,7 +159,10 @@ class FileMesh(Section):
 class ObjectMesh(Section):
     """In Python: a mesh of scikit-fem or meshio in memory, with the names of its parts."""
 
-    mesh: Annotated[Any, MeshValue()] = Field(description="The mesh, a scikit-fem Mesh or a meshio.Mesh.")
+    mesh: Annotated[Any, MeshValue()] = Field(
+        description="The mesh, a scikit-fem Mesh or a meshio.Mesh; in the problem.yaml of a run folder the description "
+        "of the mesh in the file mesh.npz beside it."
+    )
     refine: Refinement = 0
     cracks: Cracks = "refused"
     geometry: Geometry = "curved"

@@ -240,18 +240,19 @@ class Answer:
         Raises:
             OutputError: the folder may not be written to, or is in use, or the system does not take a file.
         """
-        from .saved_solution import write_saved
+        from .saved_solution import problem_to_save, write_saved
 
+        problem = problem_to_save(self.source.problem)
         # The files that the problem names are found from this folder too.
-        text = self.source.problem.yaml(Path(folder))
-        with RunFolder.create(folder, text, overwrite=overwrite) as run:
+        text, mesh = problem.yaml(Path(folder)), problem.file.mesh_arrays()
+        with RunFolder.create(folder, text, overwrite=overwrite, mesh=mesh) as run:
             for row in self.history:
                 run.append_history(row)
             iterations, frame = int(self.stats["outer_iterations"]), self.fields()
             if frame is not None:
                 run.fields.add(iterations, float(iterations), *frame)
             self.write(run)
-            write_saved(run.path / SOLUTION, self)
+            write_saved(run.path / SOLUTION, self, problem)
             for warning in run.warnings:
                 run.log(f"warning: {warning}")
             run.log(f"{self.status}: {self.message}")

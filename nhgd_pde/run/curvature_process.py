@@ -24,17 +24,13 @@ def main() -> int:
     wait_without_work()
     end_with_leader()
 
-    from dataclasses import replace
-
     from ..engine.roles.failures import RoleLostError
     from ..problem_file.errors import ProblemError
     from ..problem_file.loading import read_problem
     from .curvature_role import serve_curvature
 
     folder = Path(work["folder"]) if work["folder"] is not None else None
-    file = read_problem(work["problem"])
-    if work["path"] is not None:
-        file = replace(file, path=Path(work["path"]))
+    file = read_problem(work["problem"], place=None if work["path"] is None else Path(work["path"]))
     try:
         serve_curvature(file, folder)
     except ProblemError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,7 @@ def member_search(content: Mapping[str, Any], path: str | None) -> LocalSearch:
     """
     # Ctrl-C reaches every process of a terminal; the process that has started this one decides when to stop.
     ignore_stops()
-    file = read_problem(content)
-    if path is not None:
-        file = replace(file, path=Path(path))
+    file = read_problem(content, place=None if path is None else Path(path))
     problem = blueprint_of(file).nominal
     device, space = problem.equation.lift.device, outer_space(problem)
     method = build_method(file, problem.inner_shape, device, space, problem.control.smoothing)

@@ -46,7 +46,8 @@ def recalled(folder: str | Path) -> Answer:
     else:
         problem = Problem.of_file(file)
     with at_most_threads(problem.method.threads):
-        return _with_estimate(problem, Run(problem, problem.method.oracle, None, lambda: False).recalled(path))
+        answer = Run(problem, problem.method.oracle, None, lambda: False).recalled(path)
+        return _with_estimate(problem, _with_levels(answer, summary))
 
 
 def _with_estimate(problem: Any, answer: Answer) -> Answer:
@@ -58,9 +59,19 @@ def _with_estimate(problem: Any, answer: Answer) -> Answer:
     return replace(answer, estimate=estimate_error(problem, answer))
 
 
+def _with_levels(answer: Answer, summary: Mapping[str, Any]) -> Answer:
+    """The answer that `save` has written, with the records of the meshes if it is that of an adaptive run."""
+    levels = _levels_in(summary)
+    return replace(answer, levels=levels) if isinstance(answer, Solution) and levels else answer
+
+
+def _levels_in(summary: Mapping[str, Any]) -> tuple[MeshRecord, ...]:
+    return tuple(MeshRecord(**each) for each in summary.get("levels", ()))
+
+
 def _of_last_mesh(path: Path, text: str, summary: Mapping[str, Any]) -> Solution:
     """The answer of an adaptive run: that of its run on the last mesh, with the records of all meshes."""
-    levels = tuple(MeshRecord(**each) for each in summary.get("levels", ()))
+    levels = _levels_in(summary)
     # A folder that `save` has written has no runs on meshes.
     folders = {int(each.name): each for each in level_folders(path)}
     if not levels or levels[-1].level not in folders:

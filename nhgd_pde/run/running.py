@@ -218,12 +218,13 @@ class Run:
         every = self._problem.file.spec.output.every
         if self._team.rank:
             return Follower(checkpoints, every, self._frame_of)
-        reached = None
+        reached, mesh = None, self._problem.file.mesh_arrays()
         if resumed:
             reached = None if self._records.last is None else self._records.last.iteration
-            folder = RunFolder.resume(path, up_to=-1 if reached is None else reached, problem_yaml=text, lock=lock)
+            up_to = -1 if reached is None else reached
+            folder = RunFolder.resume(path, up_to=up_to, problem_yaml=text, lock=lock, mesh=mesh)
         else:
-            folder = RunFolder.create(path, text, lock=lock)
+            folder = RunFolder.create(path, text, lock=lock, mesh=mesh)
         return FolderRecorder(folder, checkpoints, self._troubles, reached, every, self._frame_of)
 
     # The loop

@@ -7,21 +7,24 @@ and the multipliers of the problem that was solved last. All else is in the othe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from copy import copy
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from ..output.names import SOLUTION
+from ..output.names import LEVEL_MESH, SOLUTION
+from ..output.ownership import is_ours
 from ..output.run_folder import OutputError, read_history
 from ..output.sealed import DamagedError, first_line, read_sealed, write_sealed
+from ..problem import Problem
+from ..problem_file.mesh_spec import FileMesh, ObjectMesh
 from .answer import Answer, Certificate, Source
 from .checkpoint import origin_of, read_own
 
 if TYPE_CHECKING:
-    from ..problem import Problem
     from ..task_problem import TaskProblem
 
 
@@ -71,15 +74,44 @@ class SavedSolution:
         }
 
 
-def write_saved(path: Path, answer: Answer) -> None:
+def problem_to_save(problem: Problem | TaskProblem) -> Problem | TaskProblem:
+    """The problem as it is written to a folder; a mesh of an adaptive run goes with it, out of the folder of that run.
+
+    Raises:
+        OutputError: that mesh is damaged.
+    """
+    if not isinstance(problem, Problem):
+        return problem
+    file, mesh = problem.file, problem.file.spec.mesh
+    path = file.directory / LEVEL_MESH
+    own = isinstance(mesh, FileMesh) and mesh.file == LEVEL_MESH and path.is_file()
+    if not own or file.path is None or not is_ours(file.path):
+        return problem
+    # Other problems are saved without loading these.
+    from ..fem.cells import MeshFileError
+    from ..fem.mesh_file import read_meshio
+
+    try:
+        kept = ObjectMesh(mesh=read_meshio(path), **mesh.model_dump(exclude={"file", "facets"}))
+    except MeshFileError as error:
+        raise OutputError(str(error)) from None
+    saved = copy(problem)
+    saved.file = replace(file, spec=file.spec.model_copy(update={"mesh": kept}))
+    return saved
+
+
+def write_saved(path: Path, answer: Answer, problem: Problem | TaskProblem) -> None:
     """Writes an answer, whole or not at all.
+
+    Args:
+        problem: its problem as it is written beside it.
 
     Raises:
         StorageError: the system does not take the file.
     """
     arrays = {"control": answer.control, "gradient": answer.gradient, **answer.state_arrays()}
     content = {
-        **origin_of(answer.source.problem),
+        **origin_of(problem),
         "iteration": int(answer.stats["outer_iterations"]),
         "stage": answer.source.stage,
         "rounds": answer.source.rounds,

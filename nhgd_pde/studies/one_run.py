@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,9 +47,7 @@ class RunTask:
     @classmethod
     def of(cls, message: Mapping[str, Any]) -> RunTask:
         """The task of a message."""
-        file = read_problem(message["problem"])
-        if message["path"] is not None:
-            file = replace(file, path=Path(message["path"]))
+        file = read_problem(message["problem"], place=None if message["path"] is None else Path(message["path"]))
         initial = None if message["initial"] is None else Path(message["initial"])
         return cls(file, Path(message["folder"]), initial)
 

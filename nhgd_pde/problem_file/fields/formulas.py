@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -13,6 +14,9 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from ..expressions import Expression, ExpressionError
 from .mistakes import each_of, expectation, issue
 from .numbers import Schema, is_number, plain_number
+
+# What `described_mesh.description` writes.
+_DESCRIPTION = r"^(skfem|meshio) \w+ in memory, [0-9,]+ points, [0-9,]+ cells, sha256 [0-9a-f]{16}$"
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,13 @@ class Context:
         time: whether the problem evolves in time.
         parameters: names of the controls of kind parameter, of random inputs and of data.
         left_out: places of the file whose values have been left out, because of mistakes there.
+        folder: the folder of the file; None for a problem that is no file.
     """
 
     time: bool = False
     parameters: tuple[str, ...] = ()
     left_out: frozenset[tuple[int | str, ...]] = frozenset()
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -170,53 +176,41 @@ class Function:
 
 @dataclass(frozen=True)
 class MeshValue:
-    """A mesh of scikit-fem or meshio. The libraries themselves are not loaded to recognise it."""
+    """A mesh of scikit-fem or meshio, or in the problem.yaml of a run folder the description of the mesh beside it.
 
-    def check(self, value: object) -> Any:
-        if library_of(value) is None:
-            hint = " (a problem.yaml only describes a mesh that was in memory: give the mesh itself again)"
-            more = hint if isinstance(value, str) and "in memory" in value else ""
-            raise expectation("a scikit-fem Mesh or a meshio.Mesh, in Python", value, more)
-        return value
+    The libraries themselves are not loaded to recognise a mesh.
+    """
+
+    def check(self, value: object, context: Context | None = None) -> Any:
+        if library_class(value) is not None:
+            return value
+        if not isinstance(value, str) or not re.fullmatch(_DESCRIPTION, value):
+            raise expectation("a scikit-fem Mesh or a meshio.Mesh, in Python", value)
+        if context is None or context.folder is None:
+            hint = " (that describes a mesh beside the problem.yaml of a run folder: load that folder)"
+            raise expectation("a scikit-fem Mesh or a meshio.Mesh, in Python", value, hint)
+        # Problems without such a mesh are read without loading this.
+        from ..described_mesh import described_mesh
+
+        return described_mesh(context.folder, value)
 
     @staticmethod
     def written(value: Any) -> str:
-        """A description of a mesh: what it is, its sizes, and a checksum of its points, cells and names."""
-        import hashlib
+        from ..described_mesh import description
 
-        import numpy as np
-
-        if library_of(value) == "skfem":
-            points, cells = np.asarray(value.doflocs).T, [("cells", np.asarray(value.t).T)]
-            names = [*(value.boundaries or {}).items(), *(value.subdomains or {}).items()]
-        else:
-            points, cells = np.asarray(value.points), [(block.type, np.asarray(block.data)) for block in value.cells]
-            several = (value.cell_sets, value.cell_data)
-            names = [(key, each) for part in several for key, arrays in part.items() for each in arrays]
-            names += list(value.point_sets.items())
-        checksum = hashlib.sha256()
-        for name, array in [("points", points), *cells, *names]:
-            if array is None:
-                continue
-            checksum.update(str(name).encode())
-            checksum.update(np.ascontiguousarray(array).tobytes())
-        count = sum(len(each) for _, each in cells)
-        what = f"{library_of(value)} {type(value).__name__} in memory"
-        return f"{what}, {len(points):,} points, {count:,} cells, sha256 {checksum.hexdigest()[:16]}"
+        return description(value)
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            self.check, serialization=core_schema.plain_serializer_function_ser_schema(self.written)
+        return core_schema.with_info_plain_validator_function(
+            lambda value, info: self.check(value, info.context),
+            serialization=core_schema.plain_serializer_function_ser_schema(self.written),
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
-        return {"not": {}}
+        return {"type": "string", "pattern": _DESCRIPTION}
 
 
-def library_of(value: object) -> str | None:
-    """`skfem` or `meshio` if a value is a mesh of that library, else None."""
-    for kind in type(value).__mro__:
-        library = kind.__module__.partition(".")[0]
-        if kind.__name__ == "Mesh" and library in ("skfem", "meshio"):
-            return library
-    return None
+def library_class(value: object) -> type | None:
+    """The class of scikit-fem or meshio that a mesh is of; None for another value."""
+    own = [kind for kind in type(value).__mro__ if kind.__module__.partition(".")[0] in ("skfem", "meshio")]
+    return own[0] if any(kind.__name__ == "Mesh" for kind in own) else None
