@@ -250,13 +250,14 @@ def test_systems_whose_residual_consists_of_rounding_errors_are_solved() -> None
         def apply(self, r: np.ndarray, transposed: bool) -> np.ndarray:
             return inexact.solve(torch.from_numpy(r)[None])[0].numpy()
 
-    prepared = MultigridGMRES(matrix, hints, Factors(), 1e-12)
+    prepared = MultigridGMRES(matrix, hints, Factors(), 1e-12, matrix.diagonal())
     b = random(1, n)
     found, exact = prepared.solve(b), factors.solve(b)
     left = [float((b[0] - torch.from_numpy(matrix @ each[0].numpy())).norm() / b.norm()) for each in (found, exact)]
     assert not prepared.note and not prepared.exact
     assert left[1] > 1e-11 and left[0] <= 2.0 * left[1]
-    poor = MultigridGMRES(sp.csr_matrix(matrix[:2000, :2000]), hints, Nothing(), 1e-10)
+    part = sp.csr_matrix(matrix[:2000, :2000])
+    poor = MultigridGMRES(part, hints, Nothing(), 1e-10, part.diagonal())
     poor.solve(b[:, :2000])
     assert poor.exact and "did not converge" in poor.note
 

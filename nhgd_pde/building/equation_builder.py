@@ -80,7 +80,8 @@ class EquationBuilder:
     def _solver(self, interior: Interior) -> LinearSolver:
         frame = self.frame
         options = frame.values.once("solver", partial(solver_of, frame.file))
-        return linear_solver(options, frame.state, np.flatnonzero(~frame.fixed), interior, frame.properties)
+        free, steady = np.flatnonzero(~frame.fixed), frame.clock is None
+        return linear_solver(options, frame.state, free, interior, frame.properties, steady)
 
     def _evolution(self, values: Values, free: np.ndarray, common: dict[str, object]) -> EvolutionEquation:
         frame, interior, names = self.frame, self.frame.interior(values), values.names.in_cells

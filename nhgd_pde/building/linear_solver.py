@@ -50,7 +50,12 @@ def _options(solver: Any) -> set[str]:
 
 
 def linear_solver(
-    options: Solver, state: StateSpace, free: np.ndarray, interior: Interior, properties: EquationProperties
+    options: Solver,
+    state: StateSpace,
+    free: np.ndarray,
+    interior: Interior,
+    properties: EquationProperties,
+    steady: bool = True,
 ) -> LinearSolver:
     """The solver of systems with the derivative of the equation by the state.
 
@@ -60,6 +65,7 @@ def linear_solver(
         free: (n,) the unknowns of the state at one time.
         interior: the equation in the cells.
         properties: of the equation.
+        steady: whether the systems are those of the equation itself, not those of the steps of an evolution.
     """
     definite: bool | None = properties.symmetric and properties.coercive and properties.exchanging
     if not definite and properties.symmetric and not interior.affine:
@@ -77,7 +83,7 @@ def linear_solver(
     if interior.multiplier is not None:
         first = int(np.searchsorted(free, state.offsets[-2]))
         hints = replace(hints, state=first, schur=partial(_multiplier_mass, state, free[first:], interior.multiplier))
-        if not properties.symmetric:
+        if steady and not properties.symmetric:
             starts = np.searchsorted(free, state.offsets[:-1])
             mass = partial(_velocity_mass, state, free[:first])
             viscous = partial(_viscous, state, free[:first], 1.0 / interior.multiplier)

@@ -52,7 +52,7 @@ class AMG:
             return self._saddle(matrix, hints, hints.state, hints.schur())
         positive = bool((matrix.diagonal() > 0.0).all())
         if positive and not hints.symmetric:
-            return MultigridGMRES(matrix, hints, OneField(self._cycle(matrix, hints)), self.rtol)
+            return MultigridGMRES(matrix, hints, OneField(self._cycle(matrix, hints)), self.rtol, matrix.diagonal())
         if positive and hints.definite is not False:
             return MultigridCG(matrix, hints, self)
         factors = SuperLU().prepare(matrix, hints)
@@ -61,14 +61,15 @@ class AMG:
 
     def _saddle(self, matrix: sp.csr_matrix, hints: Hints, first: int, mass: sp.csr_matrix) -> Prepared:
         preconditioner: Preconditioner
+        sizes = np.concatenate([np.abs(matrix.diagonal()[:first]), mass.diagonal()])
         if hints.velocity is not None and not hints.symmetric:
             preconditioner = FlowBlocks(matrix, hints, hints.velocity, mass, self._pressure_cycle)
-            return MultigridGMRES(matrix, hints, preconditioner, self.rtol)
+            return MultigridGMRES(matrix, hints, preconditioner, self.rtol, sizes)
         top, bottom = matrix[:first], matrix[first:]
         upper = top[:, first:].tocsr()
         across = upper if hints.symmetric else bottom[:, :first].T.tocsr()
         preconditioner = SaddlePoint(self._cycle(top[:, :first].tocsr(), hints), (upper, across), mass)
-        return MultigridGMRES(matrix, hints, preconditioner, self.rtol)
+        return MultigridGMRES(matrix, hints, preconditioner, self.rtol, sizes)
 
     def _pressure_cycle(self, matrix: sp.csr_matrix) -> Hierarchy:
         return hierarchy(matrix, Hints(symmetric=True, definite=True), self, torch.device("cpu"))

@@ -122,10 +122,15 @@ class MultigridGMRES(WithoutEstimate):
         hints: what is known of it.
         preconditioner: P.
         rtol: relative residual of a solve.
+        sizes: (n,) the diagonal of a definite matrix like A, for multipliers like their Schur complement. Residuals are
+            divided by its square roots: equations of different units add up only then.
     """
 
-    def __init__(self, matrix: sp.csr_matrix, hints: Hints, preconditioner: Preconditioner, rtol: float) -> None:
+    def __init__(
+        self, matrix: sp.csr_matrix, hints: Hints, preconditioner: Preconditioner, rtol: float, sizes: np.ndarray
+    ) -> None:
         self._matrix, self._hints, self._rtol = matrix, hints, rtol
+        self._scale = 1.0 / np.sqrt(sizes)
         self._transposed = matrix if hints.symmetric else matrix.T.tocsr()
         self._preconditioner = preconditioner
         self._factors: Prepared | None = None
@@ -172,7 +177,7 @@ class MultigridGMRES(WithoutEstimate):
         Solutions are corrected until the residual is small enough, or until it consists of rounding errors: with a
         condition number of 1e6 and more it does not fall below 1e-10 of the right-hand side.
         """
-        size = float(np.abs(row).max())
+        size = float(np.abs(self._scale * row).max())
         if not np.isfinite(size):
             found[:] = np.nan
             return True
@@ -181,33 +186,39 @@ class MultigridGMRES(WithoutEstimate):
         matrix = self._transposed if transposed else self._matrix
         b = row / size
         x, r, left = np.zeros_like(b), b, 1.0
-        whole = float(np.linalg.norm(b))
+        whole = self._norm(b)
         for _ in range(_MOST):
             before = left
             x = x + self._correction(matrix, r, rtol / left, transposed)
             r = b - matrix @ x
-            left = float(np.linalg.norm(r)) / whole
+            left = self._norm(r) / whole
             if left <= rtol or not left <= _PROGRESS * before:
                 break
-        rounding = _ROUNDING * float(np.linalg.norm(abs(matrix) @ np.abs(x) + np.abs(b)))
+        rounding = _ROUNDING * self._norm(abs(matrix) @ np.abs(x) + np.abs(b))
         if not (left <= rtol or left * whole <= rounding):
             return False
         found[:] = size * x
         return True
 
+    def _norm(self, residual: np.ndarray) -> float:
+        return float(np.linalg.norm(self._scale * residual))
+
     def _correction(self, matrix: sp.csr_matrix, r: np.ndarray, rtol: float, transposed: bool) -> np.ndarray:
         """An approximate solution for a residual, after the steps of one restart or with a relative residual."""
 
         def applied(y: np.ndarray) -> np.ndarray:
-            return self._preconditioner.apply(np.ravel(y), transposed)
+            return self._preconditioner.apply(np.ravel(y) / self._scale, transposed)
+
+        def product(y: np.ndarray) -> np.ndarray:
+            return np.asarray(self._scale * (matrix @ applied(y)))
 
         # With the preconditioner on the right, the residual that ends the iteration is that of the system itself.
-        operator = scipy.sparse.linalg.LinearOperator(matrix.shape, lambda y: matrix @ applied(y), dtype=np.float64)
+        operator = scipy.sparse.linalg.LinearOperator(matrix.shape, product, dtype=np.float64)
 
         def count(_: float) -> None:
             self.cycles += 1
 
         y, _ = scipy.sparse.linalg.gmres(
-            operator, r, rtol=rtol, restart=_RESTART, maxiter=1, callback=count, callback_type="pr_norm"
+            operator, self._scale * r, rtol=rtol, restart=_RESTART, maxiter=1, callback=count, callback_type="pr_norm"
         )
         return applied(y)
