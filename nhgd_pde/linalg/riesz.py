@@ -215,7 +215,10 @@ def mass_riesz_map(matrix: SparseMatrix, counts: Counts, rtol: float = 1e-13) ->
         wanted, reached = (float((each.square() * inverse).sum()) for each in (derivative, left))
         if not (_USUAL[0] < wanted < _USUAL[1] and math.isfinite(reached)):
             return solve(derivative)
-        return guess if reached <= (rtol * rtol) * wanted else guess + solve(left)
+        if reached <= (rtol * rtol) * wanted:
+            return guess
+        # The correction need be no more accurate than the sum.
+        return guess + solve(left, rtol * math.sqrt(wanted / reached))
 
     return RieszMap(matrix, solve, improve=improve, rough=solve)
 
