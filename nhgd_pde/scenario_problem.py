@@ -17,6 +17,7 @@ from .linalg.safe_lengths import dot
 from .linalg.sparse import SparseMatrix
 from .objective.risk import RiskMeasure
 from .objective.state_bounds import Relaxation, StateBounds
+from .objective.terms import LinearState
 from .pde_problem import PDEProblem
 from .uncertainty.fresh import FreshSample
 
@@ -101,6 +102,17 @@ class ScenarioProblem:
         nominal = self.nominal.relaxed(tuple(each.averaged(self._penalty_shares) for each in relaxations))
         coarsened = None if relaxations else self.coarsened
         return replace(self, nominal=nominal, relaxations=relaxations, coarsened=coarsened)
+
+    def shifted(self, covector: Tensor) -> ScenarioProblem:
+        """The problem with <covector, u_s> added to the objective of every scenario, covector (1, n)."""
+        free = torch.as_tensor(self.nominal.equation.free, device=covector.device)
+        whole = covector.new_zeros(self.nominal.equation.size).index_copy(0, free, covector[0])
+
+        def with_term(problem: PDEProblem) -> PDEProblem:
+            terms = *problem.objective.state, LinearState(whole)
+            return replace(problem, objective=replace(problem.objective, state=terms))
+
+        return replace(self, nominal=with_term(self.nominal), make=lambda z, numbers: with_term(self.make(z, numbers)))
 
     def surplus(self, u: Tensor, v: Tensor) -> float:
         """The terms of the objective that enforce the bounds of the states, which are not in the file."""
@@ -272,6 +284,20 @@ class Coarse:
 
     def prolong(self, states: Tensor) -> Tensor:
         return self.states.mv(states)
+
+    def shift(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        return self.states.rmv(fine) - coarse
+
+    def shifted(self, covector: Tensor) -> Coarse:
+        known = self._shifted.get("last")
+        if known is None or not torch.equal(known[0], covector):
+            # The problem keeps its parts, whose matrices are made once.
+            self._shifted["last"] = known = covector, replace(self, problem=self.problem.shifted(covector))
+        return known[1]
+
+    @cached_property
+    def _shifted(self) -> dict[str, tuple[Tensor, Coarse]]:
+        return {}
 
     def restrict_transposed(self, derivatives: Tensor) -> Tensor:
         if not len(derivatives):

@@ -16,6 +16,7 @@ from nhgd_pde.engine.loop import Stopping
 from nhgd_pde.engine.minimise import minimise
 from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.engine.outer.newton_cg import NewtonCG
+from nhgd_pde.engine.outer.reduced_objective import Evaluation
 from nhgd_pde.engine.scenarios.growth import GrowthOptions
 from nhgd_pde.engine.scenarios.known_solutions import KnownSolutions
 from nhgd_pde.engine.scenarios.scenario_nhgd import ScenarioNHGD
@@ -68,9 +69,15 @@ def state_of(oracle: ScenarioNHGD, problem: ScenarioProblem, fine: int, coarse: 
 
 
 def evaluated(problem: ScenarioProblem, v: Tensor, fine: int, coarse: int | None):
+    return first_evaluation(problem, v, fine, coarse)[0]
+
+
+def first_evaluation(
+    problem: ScenarioProblem, v: Tensor, fine: int, coarse: int | None, shift: Tensor | None = None
+) -> tuple[Evaluation, ScenarioState]:
     # Tolerances do not depend on the sampling error.
     oracle = ScenarioNHGD(natural(), GrowthOptions(roughest=FINE.state))
-    return oracle.evaluate(problem, v, state_of(oracle, problem, fine, coarse), FINE)[0]
+    return oracle.evaluate(problem, v, replace(state_of(oracle, problem, fine, coarse), shift=shift), FINE)
 
 
 def point(problem: ScenarioProblem) -> Tensor:
@@ -134,10 +141,52 @@ def test_the_derivative_over_two_meshes_is_that_of_the_value(
     risky = problem if risk is None else replace(problem, risk=risk, coarsened=problem.coarsened)
     v = point(problem)
     direction = torch.cos(torch.arange(len(v), dtype=torch.float64))
-    at = [evaluated(risky, v + t * direction, fine, 24) for t in (0.0, 0.4, 0.2)]
+    first, state = first_evaluation(risky, v, fine, 24)
+    # The linear term on the coarser mesh stays the same during a run.
+    at = [first, *(first_evaluation(risky, v + t * direction, fine, 24, state.shift)[0] for t in (0.4, 0.2))]
     slope = float(at[0].derivative @ direction)
     remainders = [abs(each.value - at[0].value - t * slope) for each, t in zip(at[1:], (0.4, 0.2), strict=True)]
     assert remainders[0] / remainders[1] == pytest.approx(4.0, rel=0.05)
+
+
+def test_the_nominal_adjoint_equation_has_the_same_right_hand_side_on_both_meshes(problem: ScenarioProblem) -> None:
+    way, v = problem.coarse, point(problem)
+    assert way is not None
+    _, state = first_evaluation(problem, v, 0, 24)
+    assert state.shift is not None and state.coarse is not None
+    shifted = way.shifted(state.shift)
+    assert way.shifted(state.shift.clone()) is shifted
+    below = shifted.problem.nominal.scenario_derivatives(state.coarse.nominal.u, way.restrict(v))[0]
+    above = problem.nominal.scenario_derivatives(state.nominal.u, v)[0]
+    torch.testing.assert_close(below, way.states.rmv(above), rtol=1e-9, atol=1e-12 * float(above.abs().max()))
+
+
+@pytest.mark.parametrize("k", [0, 5])
+def test_a_shifted_scenario_has_a_linear_term_more(problem: ScenarioProblem, k: int) -> None:
+    assert problem.coarse is not None
+    plain = problem.coarse.problem
+    covector = torch.randn(1, plain.inner_shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    parts = [of.part(torch.tensor([k])) for of in (plain, plain.shifted(covector))]
+    v = problem.coarse.restrict(point(problem))
+    u = torch.rand(1, plain.inner_shape[1], generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    before, after = (float(part.scenario_values(u, v)) for part in parts)
+    assert after - before == pytest.approx(float((u * covector).sum()), rel=1e-9)
+    of_state = [part.scenario_derivatives(u, v)[0] for part in parts]
+    torch.testing.assert_close(of_state[1] - of_state[0], covector, rtol=0.0, atol=1e-12)
+
+
+def test_scenarios_on_the_coarser_mesh_come_first(problem: ScenarioProblem) -> None:
+    """Their part of the error is small before a scenario is used on the mesh of the problem."""
+    seen = []
+    minimise(
+        problem,
+        ScenarioNHGD(natural()),
+        NewtonCG(memory=10),
+        Stopping(rtol=1e-6),
+        callback=lambda it: seen.append((it.evaluation.scenarios, it.evaluation.coarse_scenarios)),
+    )
+    first = next(k for k, (fine, _) in enumerate(seen) if fine)
+    assert max(coarse for _, coarse in seen[:first]) == 64, seen
 
 
 def test_with_all_scenarios_on_the_fine_mesh_the_coarse_mesh_has_no_effect(problem: ScenarioProblem) -> None:

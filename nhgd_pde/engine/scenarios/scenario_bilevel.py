@@ -130,6 +130,14 @@ class MeshTransfer(Protocol):
         """R^T: covectors (k, p_c) -> (k, p)."""
         ...
 
+    def shift(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """P^T fine - coarse (1, n_c), for derivatives (1, n) and (1, n_c) by states that P prolongs."""
+        ...
+
+    def shifted(self, covector: Tensor) -> MeshTransfer:
+        """The same with <covector, u_s>, covector (1, n_c), added to f_s of every scenario on the coarser mesh."""
+        ...
+
     def prolong(self, states: Tensor) -> Tensor:
         """Differences of states, or of adjoints, on the mesh of the problem: (k, n_c) -> (k, n)."""
         ...

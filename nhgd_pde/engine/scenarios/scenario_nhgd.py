@@ -31,11 +31,11 @@ from ..search import outer_space
 from .footprint import Footprint
 from .growth import GrowthOptions
 from .known_solutions import KnownSolutions
-from .mesh_levels import TwoMeshEstimate, two_mesh_estimate
+from .mesh_levels import TwoMeshEstimate, shift_between, two_mesh_estimate
 from .nominal_point import solve_nominal
 from .part_equations import row_lengths
 from .sampling_errors import SamplingErrors, sampling_errors
-from .scenario_bilevel import Part, ScenarioBilevelProblem
+from .scenario_bilevel import MeshTransfer, Part, ScenarioBilevelProblem
 from .scenario_state import MeshLevel, MeshLevelState, ScenarioState
 from .team import ALONE, Team, numbers_of
 
@@ -95,18 +95,28 @@ class ScenarioNHGD:
         fine, coarse = MeshLevel(problem, v, nominal_point, state.fine.at(nominal_point)), None
         transfer = problem.coarse if state.coarse is not None else None
         before = 0 if transfer is None else transfer.problem.counts.solves
-        if transfer is not None and state.coarse is not None:
-            below = transfer.restrict(v)
-            found, _, _ = solve_nominal(self.base, transfer.problem, below, state.coarse.nominal, accuracy)
-            if found is None:
+        if transfer is not None and (level := state.coarse) is not None:
+            coarse = self._below(transfer, v, level, state.shift, accuracy)
+            if coarse is not None and state.shift is None:
+                state = replace(state, shift=shift_between(fine, coarse, transfer))
+                coarse = self._below(transfer, v, level, state.shift, accuracy)
+            if coarse is None:
                 return self._evaluate(problem, v, replace(state, coarse=None, tried=True), accuracy)
-            coarse = MeshLevel(transfer.problem, below, found, state.coarse.at(found), transfer)
         result = self._estimated(fine, coarse, self._tolerances(state, accuracy))
         if isinstance(result, str):
             return failed_evaluation(v, result), state
         if transfer is not None:
             problem.counts.coarse_solves += transfer.problem.counts.solves - before
         return self._evaluation(problem, v, evaluation, *result, state)
+
+    def _below(
+        self, transfer: MeshTransfer, v: Tensor, level: MeshLevelState, shift: Tensor | None, accuracy: Accuracy
+    ) -> MeshLevel | None:
+        """The level on the coarser mesh, for a control (p,) of the problem; None where its nominal scenario fails."""
+        transfer = transfer if shift is None else transfer.shifted(shift)
+        below = transfer.restrict(v)
+        found, _, _ = solve_nominal(self.base, transfer.problem, below, level.nominal, accuracy)
+        return None if found is None else MeshLevel(transfer.problem, below, found, level.at(found), transfer)
 
     def _estimated(
         self, fine: MeshLevel, coarse: MeshLevel | None, accuracy: tuple[float, float]
@@ -180,6 +190,7 @@ class ScenarioNHGD:
             doubt=evaluation.gradient_error if validated else math.inf,
             scale=scale,
             parts=parts,
+            shift=state.shift,
         )
         return evaluation, reached
 
@@ -230,11 +241,28 @@ class ScenarioNHGD:
             ending = problem.risk.linear and stationarity <= goal
             active = growth.following(fine.active, count, stationarity, fine.sampling_error, ending=ending)
             return replace(state, fine=replace(fine, active=active))
-        # The level with the smaller part of the error need not grow yet.
+        return self._grown_on(fine, coarse, state, stationarity, count, goal)
+
+    def _grown_on(
+        self,
+        fine: MeshLevelState,
+        coarse: MeshLevelState,
+        state: ScenarioState,
+        stationarity: float,
+        count: int,
+        goal: float,
+    ) -> ScenarioState:
+        """The state with more scenarios on one or both of two meshes.
+
+        The level with the smaller part of the error need not grow yet. Scenarios on the coarser mesh cost so much less
+        that their part is made small before the first one on the mesh of the problem.
+        """
+        growth = self.growth
         large, share = 0.5 * state.sampling_error, math.sqrt(0.5) * stationarity
-        if fine.sampling_error >= large or stationarity <= goal:
+        cheap = not fine.active and coarse.sampling_error >= 0.5 * large
+        if not cheap and (fine.sampling_error >= large or stationarity <= goal):
             fine = replace(fine, active=growth.following(fine.active, count, share, fine.sampling_error))
-        if coarse.sampling_error >= large or stationarity <= goal:
+        if cheap or coarse.sampling_error >= large or stationarity <= goal:
             wider = growth.following(coarse.active, count, share, coarse.sampling_error, growth.coarse_most)
             coarse = replace(coarse, active=wider)
         coarse = replace(coarse, active=max(coarse.active, fine.active))
@@ -312,6 +340,7 @@ class ScenarioNHGD:
         """The state with the scenarios of this rank, from the saved state of all ranks."""
         state = from_plain(saved["state"], problem.start()[0].device)
         transfer = problem.coarse if state.coarse is not None else None
+        transfer = transfer if transfer is None or state.shift is None else transfer.shifted(state.shift)
         problems = iter([problem] if transfer is None else [problem, transfer.problem])
         nominal = iter(saved["nominal"])
 

@@ -85,6 +85,8 @@ class ScenarioState:
         scale: factor by which sampling errors estimated from the last fresh scenarios exceeded those from used
             scenarios.
         parts: the scales of the last gradient over scenarios.
+        shift: (1, n_c) the linear term of the objective on the coarser mesh, see `mesh_levels`; None before it is
+            known.
     """
 
     fine: MeshLevelState
@@ -95,6 +97,7 @@ class ScenarioState:
     doubt: float = math.inf
     scale: float = 1.0
     parts: GradientScales = UNKNOWN
+    shift: Tensor | None = None
     q: ClassVar[Tensor | None] = None
 
     @property
