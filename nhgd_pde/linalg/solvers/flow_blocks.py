@@ -25,8 +25,8 @@ class FlowBlocks:
     Shuttleworth and Tuminaro 2006, SIAM J. Sci. Comput. 27) for N alone; for the step of an evolution, in which N
     contains the mass over the length of the step, the sum is that of Cahouet and Chabard (1988). For the whole F the
     commutator is wrong beside walls, where the viscous terms do not vanish, and the number of steps grows on finer
-    meshes: from 54 to 86 between 16^2 and 32^2 cells of a cavity at a Reynolds number of 100, where the sum takes 54
-    and 56.
+    meshes: with exact solves inside, from 54 to 86 between 16^2 and 32^2 cells of a cavity at a Reynolds number of 100,
+    where the sum takes 54 and 55.
 
     F is approximated by a symmetric Gauss-Seidel sweep over the components of the velocity, each with a cycle.
 
