@@ -81,7 +81,7 @@ def test_iterations_do_not_grow_with_the_mesh() -> None:
     """With a function as the multiplier iterations are constant; with a point load they grow by a few on each mesh."""
     known = Path("problems/state_constraint.yaml")
     counts = [nhgd.solve(nhgd.load(known, {"mesh.cells": [n, n]})).stats["outer_iterations"] for n in (32, 64)]
-    assert max(counts) <= 1.2 * min(counts)
+    assert counts[1] <= 1.2 * counts[0], counts
     beam = [solve(BEAM, {"mesh.cells": n}).stats["outer_iterations"] for n in (16, 32, 64, 128)]
     assert beam[-1] <= 2 * beam[0]
 
