@@ -48,7 +48,9 @@ class AMG:
 
     def prepare(self, matrix: sp.csr_matrix, hints: Hints) -> Prepared:
         """Conjugate gradients or GMRES with a W-cycle; factors where the structure of the matrix is not known."""
-        if hints.state is not None and hints.schur is not None:
+        # There is no preconditioner for the time steps of a flow with convection, which has no hint on velocities.
+        known = hints.symmetric or hints.velocity is not None
+        if known and hints.state is not None and hints.schur is not None:
             return self._saddle(matrix, hints, hints.state, hints.schur())
         positive = bool((matrix.diagonal() > 0.0).all())
         if positive and not hints.symmetric:
