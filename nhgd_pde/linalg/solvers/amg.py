@@ -64,13 +64,11 @@ class AMG:
     def _saddle(self, matrix: sp.csr_matrix, hints: Hints, first: int, mass: sp.csr_matrix) -> Prepared:
         preconditioner: Preconditioner
         sizes = np.concatenate([np.abs(matrix.diagonal()[:first]), mass.diagonal()])
-        if hints.velocity is not None and not hints.symmetric:
+        if hints.velocity is not None:
             preconditioner = FlowBlocks(matrix, hints, hints.velocity, mass, self._pressure_cycle)
-            return MultigridGMRES(matrix, hints, preconditioner, self.rtol, sizes)
-        top, bottom = matrix[:first], matrix[first:]
-        upper = top[:, first:].tocsr()
-        across = upper if hints.symmetric else bottom[:, :first].T.tocsr()
-        preconditioner = SaddlePoint(self._cycle(top[:, :first].tocsr(), hints), (upper, across), mass)
+        else:
+            top = matrix[:first]
+            preconditioner = SaddlePoint(self._cycle(top[:, :first].tocsr(), hints), top[:, first:].tocsr(), mass)
         return MultigridGMRES(matrix, hints, preconditioner, self.rtol, sizes)
 
     def _pressure_cycle(self, matrix: sp.csr_matrix) -> Hierarchy:

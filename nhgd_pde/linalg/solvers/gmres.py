@@ -81,30 +81,29 @@ class MassSteps:
 
 
 class SaddlePoint:
-    """[F B'; C 0]^-1 by blocks: a W-cycle for F, and the mass matrix M of the multiplier for its Schur complement.
+    """[F B'; B 0]^-1 by blocks: a W-cycle for F, and the mass matrix M of the multiplier for its Schur complement.
 
-    With exact blocks the preconditioner [F B'; 0 -S]^-1, S = C F^-1 B', needs two steps. For a Stokes flow S is
+    With exact blocks the preconditioner [F B'; 0 -S]^-1, S = B F^-1 B', needs two steps. For a Stokes flow S is
     spectrally equivalent to M over the viscosity on every mesh (Elman, Silvester and Wathen 2014, Finite Elements and
     Fast Iterative Solvers, chapter 4), so that the number of steps does not grow under refinement.
 
     Args:
-        cycle: for the symmetric part of F.
-        upper: B', and C' for the transpose.
+        cycle: for F, which is symmetric.
+        upper: B'.
         mass: M with the reciprocal of the viscosity as its weight.
     """
 
-    def __init__(self, cycle: Cycle, upper: tuple[sp.csr_matrix, sp.csr_matrix], mass: sp.csr_matrix) -> None:
+    def __init__(self, cycle: Cycle, upper: sp.csr_matrix, mass: sp.csr_matrix) -> None:
         self._cycle, self._upper, self._mass = cycle, upper, MassSteps(mass)
 
     @property
     def bytes(self) -> int:
-        return self._cycle.bytes + self._mass.bytes + 12 * sum(each.nnz for each in self._upper)
+        return self._cycle.bytes + self._mass.bytes + 12 * int(self._upper.nnz)
 
     def apply(self, r: np.ndarray, transposed: bool) -> np.ndarray:
-        upper = self._upper[transposed]
-        first = upper.shape[0]
+        first = self._upper.shape[0]
         multiplier = -self._mass.inverse(r[first:])
-        state = cycled(self._cycle, r[:first] - upper @ multiplier)
+        state = cycled(self._cycle, r[:first] - self._upper @ multiplier)
         return np.concatenate([state, multiplier])
 
 
@@ -177,10 +176,13 @@ class MultigridGMRES(WithoutEstimate):
         Solutions are corrected until the residual is small enough, or until it consists of rounding errors: with a
         condition number of 1e6 and more it does not fall below 1e-10 of the right-hand side.
         """
-        size = float(np.abs(self._scale * row).max())
-        if not np.isfinite(size):
+        if not np.isfinite(row).all():
             found[:] = np.nan
             return True
+        size = float(np.abs(self._scale * row).max())
+        if not np.isfinite(size):
+            # A row has no diagonal entry by which its residual could be weighed.
+            return False
         if size == 0.0:
             return True
         matrix = self._transposed if transposed else self._matrix
