@@ -132,7 +132,7 @@ class ProblemFile:
         if mesh is None:
             return None
         # Other problems do without it.
-        from nhgd_pde.problem_file.mesh_arrays import arrays_of
+        from .mesh_arrays import arrays_of
 
         try:
             return arrays_of(mesh)
